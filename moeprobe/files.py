@@ -1,0 +1,66 @@
+"""Writing files so that a final name never holds half of one."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from moeprobe.errors import OutputError
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise OutputError when `path` exists and the user did not say --force."""
+    if (path.exists() or path.is_symlink()) and not force:
+        raise OutputError(f"{path} exists already. Choose another name, or add --force to replace it.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 under a temporary name, flush it to disk, then rename it to `path`.
+
+    Raises:
+        OutputError: the folder is missing, not writable, or the disk is full. Nothing is left under `path` then,
+            and what stood there before still stands.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success rename it to `path`, on any failure remove it.
+
+    Raises:
+        OutputError: in place of an OSError, naming `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"Could not write {path}: {error.strerror or error}. Nothing was changed there.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename survives a power cut. Does nothing where the system can't."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
