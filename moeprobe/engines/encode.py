@@ -1,0 +1,58 @@
+"""From prompts to token ids, through the chat template where there is one."""
+
+import hashlib
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from moeprobe.errors import PromptError
+from moeprobe.prompts import Prompt
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, raw: bool = False) -> list[int]:
+    """Token ids of one prompt.
+
+    A plain `prompt` becomes a user message when the tokenizer has a chat template, unless `raw`.
+
+    Raises:
+        PromptError: chat messages without a chat template, a template that refuses them, or no token at all.
+    """
+    if prompt.messages is None and (raw or tokenizer.chat_template is None):
+        ids = tokenizer(prompt.prompt)["input_ids"]
+    else:
+        ids = _templated(tokenizer, prompt)
+    result = [int(token) for token in ids]
+    if not result:
+        raise PromptError(f"Prompt {prompt.id!r} gives no token with this tokenizer.")
+    return result
+
+
+def tokenizer_section(tokenizer: PreTrainedTokenizerBase, *, raw: bool) -> dict[str, Any]:
+    """The manifest's `tokenizer` section."""
+    template = tokenizer.chat_template
+    vocabulary = "\n".join(f"{token}\t{index}" for token, index in sorted(tokenizer.get_vocab().items()))
+    return {
+        "class": type(tokenizer).__name__,
+        "vocabulary": len(tokenizer),
+        "digest": _digest(vocabulary),
+        "chat_template": not raw and template is not None,
+        "template_digest": None if template is None else _digest(str(template)),
+    }
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Any:
+    if tokenizer.chat_template is None:
+        raise PromptError(
+            f'Prompt {prompt.id!r} has chat messages, but the model\'s tokenizer has no chat template. Give "prompt" instead.'
+        )
+    messages = [{"role": "user", "content": prompt.prompt}] if prompt.messages is None else list(prompt.messages)
+    try:
+        encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    except (TemplateError, ValueError) as problem:
+        raise PromptError(f"The chat template refused prompt {prompt.id!r}: {problem}.") from problem
+    return encoded["input_ids"]
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,148 @@
+"""The findings file: `docs/findings.md` is its description, this module its reader and writer."""
+
+import html
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import moeprobe
+from moeprobe.errors import FindingsError
+from moeprobe.fields import Fields, parse_json, read_text
+from moeprobe.files import refuse_existing, write_text
+from moeprobe.findings.row import check_question, check_row, check_run
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "moeprobe.findings/1"
+
+
+@dataclass
+class Findings:
+    """Associations and verdicts, in the form of docs/findings.md (plain dicts inside, so that JSON is the truth).
+
+    Attributes:
+        model, trace: where the data come from.
+        questions: one object for each probe or label asked about.
+        rows: one object for each (site, question).
+        interchange: one object for each interchange run.
+        notes: sentences a reader must see.
+    """
+
+    model: dict[str, Any]
+    trace: dict[str, Any]
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    interchange: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    moeprobe: str = moeprobe.__version__
+
+    def question(self, name: str | None = None) -> dict[str, Any]:
+        """The question called `name`, or the only one.
+
+        Raises:
+            FindingsError: no such question, or several and no name given.
+        """
+        names = [question["name"] for question in self.questions]
+        if name is None and len(names) == 1:
+            return self.questions[0]
+        if name not in names:
+            said = "Say which one" if name is None else f"There is no {name!r}; choose one"
+            raise FindingsError(f"{said} with --probe: {', '.join(names) or 'the file holds no question'}.")
+        return self.questions[names.index(name)]
+
+    def rows_of(self, question: str) -> list[dict[str, Any]]:
+        """Rows of one question, most significant first; untestable ones last."""
+        rows = [row for row in self.rows if row["probe"] == question]
+        return sorted(rows, key=significance)
+
+    def frame(self) -> "pandas.DataFrame":
+        """All rows as a data frame (without the interchange details)."""
+        import pandas as pd
+
+        return pd.DataFrame([{key: value for key, value in row.items() if key != "interchange"} for row in self.rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole document as JSON-able objects."""
+        return {"schema": SCHEMA, **vars(self)}
+
+    def write(self, path: Path, *, force: bool = False) -> None:
+        """Write the file atomically.
+
+        Raises:
+            OutputError: `path` exists and not `force`, or the disk refuses.
+        """
+        refuse_existing(path, force=force)
+        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n")
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}: {number}" for name, number in self.verdicts().items())
+        return f"<Findings on {self.model.get('id')!r}: {len(self.rows)} rows ({counts})>"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>site</th><th>question</th><th>rate difference</th><th>q</th><th>verdict</th></tr>"
+        cells = (
+            (row["site"], row["probe"], shown(row["rate_difference"]), shown(row["q"]), row["verdict"])
+            for row in sorted(self.rows, key=significance)[:10]
+        )
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in line) + "</tr>" for line in cells)
+        return f"<table><caption>{html.escape(repr(self))}</caption>{head}{body}</table>"
+
+    def verdicts(self) -> dict[str, int]:
+        """How many rows carry each verdict."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
+        return counts
+
+
+def significance(row: dict[str, Any]) -> tuple[bool, float, float, int, int]:
+    """Sort key: tested before untestable, small p first, then the larger difference, then layer and expert."""
+    p = row["p"]
+    return (p is None, 1.0 if p is None else p, -abs(row["rate_difference"] or 0.0), row["layer"], row["expert"])
+
+
+def shown(value: float | None) -> str:
+    """A number for people: three digits, and a dash for what does not exist."""
+    return "-" if value is None else f"{value:.3g}"
+
+
+def load_findings(path: str | Path) -> Findings:
+    """Read and validate a findings file.
+
+    Raises:
+        FindingsError: no such file, another schema version, or a field that is missing or of the wrong kind.
+    """
+    where = str(path)
+    fields = Fields(parse_json(read_text(Path(path), FindingsError), where, FindingsError), where, FindingsError)
+    if fields.data.get("schema") != SCHEMA:
+        raise FindingsError(
+            f"{where}: schema {fields.data.get('schema')!r}, but this moeprobe reads {SCHEMA!r}. "
+            "Make the file again with `moeprobe correlate`."
+        )
+    notes = fields.items("notes")
+    if not all(isinstance(note, str) for note in notes):
+        raise FindingsError(f"{where}: 'notes' must be a list of texts.")
+    findings = Findings(
+        model=fields.section("model"),
+        trace=fields.section("trace"),
+        questions=_checked(fields.items("questions"), check_question, f"{where}, questions"),
+        rows=_checked(fields.items("rows"), check_row, f"{where}, rows"),
+        interchange=_checked(fields.items("interchange"), check_run, f"{where}, interchange"),
+        notes=notes,
+        created=fields.text("created"),
+        moeprobe=fields.text("moeprobe"),
+    )
+    names = {question["name"] for question in findings.questions}
+    for row in findings.rows:
+        if row["probe"] not in names:
+            raise FindingsError(f"{where}: {row['site']} belongs to {row['probe']!r}, which is no question there.")
+    return findings
+
+
+def _checked(items: Iterable[object], check: Any, where: str) -> list[dict[str, Any]]:
+    return [check(item, f"{where}[{index}]") for index, item in enumerate(items)]

@@ -1,0 +1,136 @@
+"""Loading a model and its tokenizer by name, from a folder or from the Hugging Face hub."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from moeprobe.errors import ModelError
+from moeprobe.models.provenance import model_section
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode with its tokenizer.
+
+    Attributes:
+        model: a causal language model.
+        tokenizer: its tokenizer, padding on the left.
+        id: what the user asked for.
+        provenance: the manifest's `model` section: family, class, dtype, digests.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    id: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """Ids that end a generation: the model's own, or the tokenizer's where the model names none."""
+        config = self.model.generation_config
+        eos = self.tokenizer.eos_token_id if config is None or config.eos_token_id is None else config.eos_token_id
+        return set() if eos is None else {int(eos)} if isinstance(eos, int) else {int(token) for token in eos}
+
+    @property
+    def pad_token(self) -> int:
+        """Id that pads short prompts; `load_model` made sure there is one."""
+        return int(self.tokenizer.pad_token_id)
+
+
+def load_model(
+    name: str, *, dtype: str = "auto", device_map: str | None = None, revision: str | None = None
+) -> LoadedModel:
+    """Load a model for tracing and interchange. Code from a hub is never run (trust_remote_code stays off).
+
+    Args:
+        name: a folder, a hub id, or a built-in demo model: "compiled", "compiled:FAMILY", "compiled:FAMILY:strict",
+            "smollm2" or "smollm2:base". A folder of the same name is reached as "./compiled".
+        dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
+        device_map: as in transformers ("auto", "cpu", "cuda:0"; needs accelerate). Default: the first GPU, else CPU.
+        revision: branch, tag or commit of a hub model.
+
+    Raises:
+        ModelError: no such model, not loadable without its own code, or an unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"Unknown dtype {dtype!r}. Choose one of {', '.join(DTYPES)}.")
+    if name.split(":")[0] in ("compiled", "smollm2"):
+        if revision is not None:
+            raise ModelError(f"{name} is built in and has no revisions. Leave --revision out.")
+        model, tokenizer = _built_in(name, dtype)
+        model = model if device_map is None else model.to(device_map)  # type: ignore[arg-type]  # a device name here
+    else:
+        model, tokenizer = _pretrained(name, dtype, device_map, revision)
+    if device_map is None and torch.cuda.is_available():
+        model = model.to("cuda:0")  # type: ignore[arg-type]  # transformers wraps .to with a narrower type
+    model.eval()
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"The tokenizer of {name} has neither a pad nor an end token, so prompts can't be batched."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedModel(model, tokenizer, name, model_section(name, model, revision))
+
+
+def _built_in(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    kind, *options = name.split(":")
+    if kind == "smollm2":
+        from moeprobe.models import smollm2
+
+        if options not in ([], ["base"]):
+            raise ModelError(f"{name!r} is unknown. Write smollm2 or smollm2:base.")
+        wanted = torch.bfloat16 if dtype == "auto" else DTYPES[dtype]
+        return smollm2.build(wanted, base=bool(options))  # type: ignore[arg-type]  # "auto" is settled above
+    from moeprobe.models import compiled
+
+    family = options[0] if options else compiled.FAMILIES[0]
+    if family not in compiled.FAMILIES or options[1:] not in ([], ["strict"]):
+        raise ModelError(f"{name!r} is unknown. Write compiled or compiled:FAMILY[:strict], with FAMILY one of "
+                         f"{', '.join(compiled.FAMILIES)}.")  # fmt: skip
+    wanted = torch.float32 if dtype == "auto" else DTYPES[dtype]
+    return compiled.build(family, strict=bool(options[1:]), dtype=wanted)  # type: ignore[arg-type]  # as above
+
+
+def _pretrained(
+    name: str, dtype: str, device_map: str | None, revision: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    folder = Path(name)
+    if name.startswith((".", "/", "~")) and not folder.expanduser().is_dir():
+        raise ModelError(f"There is no folder {name}. Give a folder, a hub id, or one of: compiled, smollm2.")
+    source = str(folder.expanduser()) if folder.expanduser().is_dir() else name
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "revision": revision or "main", "trust_remote_code": False}
+    if device_map is not None:
+        options["device_map"] = device_map
+    if not torch.cuda.is_available():
+        # grouped_mm, the default, is much slower on CPU (CAPTURE: 15-60 times in training).
+        options["experts_implementation"] = "eager"
+    with _quiet_retries():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(source, **options)
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as problem:
+            first = str(problem).strip().split("\n")[0][:300]
+            raise ModelError(
+                f"Could not load {name!r}: {first} Check the name or folder; built in are compiled and smollm2."
+            ) from problem
+    return model, tokenizer
+
+
+class _quiet_retries:  # noqa: N801  # used like a function
+    """Keep the hub client's retry log off the terminal; what matters is in the error we raise."""
+
+    def __enter__(self) -> None:
+        self._logger = logging.getLogger("huggingface_hub")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.setLevel(self._level)
