@@ -70,7 +70,8 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         if isinstance(self.model, torch._dynamo.OptimizedModule) or self.model._compiled_call_impl is not None:
             raise CaptureError(
-                "The model is compiled, and compiled code skips recording hooks silently. Load it anew without torch.compile."
+                "The model is compiled, and compiled code skips recording hooks silently. "
+                "Load it anew without torch.compile."
             )
         self._handles = [
             self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -114,6 +115,7 @@ class Recorder:
         names = ("top_k_index", "router_indices"), ("top_k_weights", "routing_weights")
 
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            del module
             ids = args[1] if len(args) > 1 else next((kwargs[name] for name in names[0] if name in kwargs), None)
             weights = args[2] if len(args) > 2 else next((kwargs[name] for name in names[1] if name in kwargs), None)
             if ids is None or weights is None or ids.dim() != 2 or ids.shape != weights.shape:
@@ -138,8 +140,8 @@ class Recorder:
             if len(entries) != waiting or len(entries[-1][0]) != rows:
                 got = sum(len(ids) for ids, _ in entries[waiting - 1 :])
                 raise CaptureError(
-                    f"L{site.layer} ({site.path}) recorded {got} rows of {rows} forwarded. Its experts were bypassed or run "
-                    "twice (a fused kernel, torch.compile, gradient checkpointing); turn that off and run again."
+                    f"L{site.layer} ({site.path}) recorded {got} rows of {rows} forwarded. Its experts were bypassed or "
+                    "run twice (a fused kernel, torch.compile, gradient checkpointing); turn that off and run again."
                 )
         self._forwards.append(forward)
         self._current = None

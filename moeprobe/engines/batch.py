@@ -67,7 +67,7 @@ def generate_batch(
     # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
     torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
     with torch.inference_mode(), Recorder(model, sites) as recorder:
-        output = model.generate(
+        output: torch.Tensor = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=decoding.config(loaded),

@@ -46,9 +46,12 @@ def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Any:
         raise PromptError(
             f'Prompt {prompt.id!r} has chat messages, but the model\'s tokenizer has no chat template. Give "prompt" instead.'
         )
-    messages = [{"role": "user", "content": prompt.prompt}] if prompt.messages is None else list(prompt.messages)
+    plain = [{"role": "user", "content": prompt.prompt or ""}]
+    messages = plain if prompt.messages is None else list(prompt.messages)
     try:
-        encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+        encoded: Any = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
     except (TemplateError, ValueError) as problem:
         raise PromptError(f"The chat template refused prompt {prompt.id!r}: {problem}.") from problem
     return encoded["input_ids"]

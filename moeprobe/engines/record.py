@@ -89,13 +89,13 @@ def layer_info(site: ExpertsSite, routing: LayerRouting) -> LayerInfo:
 
 def _jobs(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, raw: bool) -> list[Job]:
     limit = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-    jobs = []
+    jobs: list[Job] = []
     for prompt in prompts:
         ids = encode_prompt(loaded.tokenizer, prompt, raw=raw)
         if limit is not None and len(ids) + decoding.max_new_tokens > limit:
             raise ModelError(
-                f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more than the "
-                f"model's {limit} positions. Shorten it or lower --max-new-tokens."
+                f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more than "
+                f"the model's {limit} positions. Shorten it or lower --max-new-tokens."
             )
         jobs.extend(Job(prompt, sample, ids) for sample in range(decoding.samples))
     return jobs

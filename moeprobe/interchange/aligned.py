@@ -76,7 +76,7 @@ def forward(model: PreTrainedModel, side: Side) -> Tensor:
 
 
 def _greedy(model: PreTrainedModel, side: Side, tokens: int) -> Tensor:
-    """The n most likely tokens one after another, by full forwards: no cache, so the same arithmetic as the test runs."""
+    """The n most likely tokens one after another, by full forwards without a cache, as the test runs compute."""
     ids, mask = side.ids, side.mask
     for _ in range(tokens):
         new = forward(model, Side(ids, mask))[:, -1].argmax(dim=-1).to(ids.device)

@@ -23,7 +23,7 @@ def check_gap(effects: Effects) -> None:
     if mean <= 1e-6:
         raise InterchangeError(
             f"The control continuation is no less likely after the sensitive prompts than after the control prompts "
-            f"(mean gap {mean:.3g} nats), so there is nothing to take away or bring back. Check which label is sensitive."
+            f"(mean gap {mean:.3g} nats), so there is nothing to move. Check which label is sensitive."
         )
 
 
@@ -114,6 +114,7 @@ def passes(effect: dict[str, Any], null: list[float], minimum_effect: float) -> 
 def rule(minimum_effect: float) -> str:
     """The verdict rule in words."""
     return (
-        f"necessary (sufficient): the 95 % bootstrap interval of the necessity (sufficiency) over pairs lies wholly above "
-        f"{minimum_effect:g} % of the gap, and the effect is larger than that of every randomly chosen other expert of the layer"
+        "necessary (sufficient): the 95 % bootstrap interval of the necessity (sufficiency) over pairs lies wholly "
+        f"above {minimum_effect:g} % of the gap, and the effect is larger than that of every randomly chosen other "
+        "expert of the layer"
     )

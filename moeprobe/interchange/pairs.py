@@ -66,8 +66,10 @@ def select_pairs(
 def label_members(
     prompts: Sequence[Prompt], ids: Sequence[Sequence[int]], positive: Label, negative: Label = None
 ) -> list[tuple[str | None, bool | None, tuple[int, ...]]]:
-    """Members for `select_pairs` from the labels of a prompt file: `positive` is sensitive; control is `negative`, or any
-    other label when None."""
+    """Members for `select_pairs` from the labels of a prompt file.
+
+    `positive` is the sensitive label; control is `negative`, or any other label when that is None.
+    """
     result: list[tuple[str | None, bool | None, tuple[int, ...]]] = []
     for prompt, tokens in zip(prompts, ids, strict=True):
         is_control = prompt.label is not None and (negative is None or str(prompt.label) == str(negative))

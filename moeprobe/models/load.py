@@ -69,7 +69,7 @@ def load_model(
         model, tokenizer = _pretrained(name, dtype, device_map, revision)
     if device_map is None and torch.cuda.is_available():
         model = model.to("cuda:0")  # type: ignore[arg-type]  # transformers wraps .to with a narrower type
-    model.eval()
+    model.train(False)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:

@@ -87,10 +87,11 @@ class Shard:
         self._limits = {"generation": generations, "segment": segments, "phase": 2}
         try:
             # The stub of safe_open leaves its methods untyped; Any keeps mypy --strict from refusing the calls.
-            self._file: Any = safe_open(path, framework="numpy")
-            self._names: set[str] = set(self._file.keys())
+            opened: Any = safe_open(path, framework="numpy")
+            self._names: set[str] = set(opened.keys())
         except (SafetensorError, OSError, ValueError) as problem:
             raise TraceError(f"{path} is damaged or no safetensors file ({problem}).") from problem
+        self._file = opened
         self._check_header()
 
     @property

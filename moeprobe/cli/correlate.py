@@ -1,0 +1,100 @@
+"""`moeprobe correlate`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moeprobe.cli.options import force_option, json_option
+from moeprobe.cli.terminal import printable, table
+from moeprobe.errors import MoeprobeError
+from moeprobe.files import refuse_existing
+
+if TYPE_CHECKING:
+    from moeprobe.findings import Findings
+
+
+@click.command(short_help="Which experts go with a probe's register, or with a label.")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--probe", "probes", multiple=True, metavar="NAME|PATH", help="Register to ask about; may be repeated.")
+@click.option("--by", metavar="FIELD", help="Compare by the prompts' label, or by metadata.KEY, instead of a probe.")
+@click.option("--positive", metavar="VALUE", help="With --by: the value that makes the positive group.")
+@click.option("--negative", metavar="VALUE", help="With --by: the value of the other group (default: all others).")
+@click.option("--only", metavar="KEY=VALUE", help="Use only prompts whose metadata (or label) has this value.")
+@click.option("--segment", type=click.Choice(["answer", "prompt"]), default="answer", show_default=True)
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="False discovery rate of an association.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Findings file [default: RUN's name.findings.json]")
+@click.option("--no-text", is_flag=True, help="Keep prompt and answer text out of the findings.")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
+@json_option
+@force_option
+def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+    """Compare how often each expert is selected between two groups of generations of RUN.
+
+    The generation is the unit, lengths are matched, and q controls the false discovery rate over all (layer, expert).
+    What is found is an association; `moeprobe interchange` tests whether it is a cause.
+    """
+    if bool(probes) == bool(options["by"]):
+        raise click.UsageError("Give either --probe NAME (one or more) or --by label.")
+    if not as_json:
+        out = out or run.with_name(run.name.removesuffix(".trace") + ".findings.json")
+    if out is not None:
+        refuse_existing(out, force=force)
+    findings = ask(run, probes, out, **options)
+    if out is not None:
+        findings.write(out, force=force)
+    if as_json:
+        click.echo(json.dumps(findings.to_json(), indent=1))
+        return
+    for question in findings.questions:
+        click.echo(summary(findings, question, options["top"]))
+    click.echo(printable(f"Written to {out}. Next: moeprobe interchange {out}"))
+
+
+def ask(run: Path, probes: tuple[str, ...], out: Path | None, **options: Any) -> "Findings":
+    """Answer every question of the command line on one trace."""
+    from moeprobe.correlate import correlate as answer
+    from moeprobe.correlate.document import findings_of
+    from moeprobe.probes import load_probe
+    from moeprobe.trace import load_trace
+
+    trace = load_trace(run)
+    common = {"segment": options["segment"], "alpha": options["alpha"], "text": not options["no_text"]}
+    common["only"] = options["only"]
+    if options["by"]:
+        names = {"by": options["by"], "positive": options["positive"], "negative": options["negative"]}
+        answers = [answer(trace, **names, **common)]
+    else:
+        judges = [load_probe(name) for name in probes]
+        if len({judge.name for judge in judges}) < len(judges):
+            raise MoeprobeError("Two probes have the same name; ask about them in separate runs.")
+        answers = [answer(trace, probe=judge, **common) for judge in judges]
+    return findings_of(trace, answers, beside=out)
+
+
+def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
+    """The answer to one question as text for the terminal."""
+    rows = findings.rows_of(question["name"])
+    design = question["design"]
+    associated = sum(row["association"] == "associated" for row in rows)
+    head = ("site", "S+", "S-", "difference", "95 % CI", "q", "verdict")
+    lines = [
+        (
+            row["site"], _digits(row["S1"]), _digits(row["S0"]), _digits(row["rate_difference"]),
+            _interval(row["rate_difference_ci"]), _digits(row["q"]), row["verdict"],
+        )
+        for row in rows[:top]
+    ]  # fmt: skip
+    found = f"{associated} of {design['tested']} tested experts are associated (q < {design['alpha']:g})."
+    rest = f"\n({len(rows) - top} more in the file)" if len(rows) > top else ""
+    notes = "".join(f"\nNote: {printable(note)}" for note in findings.notes)
+    return f"{printable(question['name'])}\n{printable(design['sentence'])}\n{found}\n\n{table(head, lines)}{rest}{notes}\n"
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "-" if interval is None else f"[{interval[0]:.3f}, {interval[1]:.3f}]"

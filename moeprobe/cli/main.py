@@ -1,0 +1,67 @@
+"""The command `moeprobe`. Command modules import heavy libraries inside their functions, so --help stays quick."""
+
+import os
+import sys
+
+import click
+
+from moeprobe import __version__
+from moeprobe.cli.correlate import correlate
+from moeprobe.cli.demo import demo
+from moeprobe.cli.info import info
+from moeprobe.cli.interchange import interchange
+from moeprobe.cli.probes import probes
+from moeprobe.cli.report import report
+from moeprobe.cli.terminal import printable
+from moeprobe.cli.trace import trace
+from moeprobe.errors import MoeprobeError
+
+
+class _Commands(click.Group):
+    """Lists commands in the order of work, and suggests the nearest name for a wrong one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "-V", "--version", message="moeprobe %(version)s")
+def cli() -> None:
+    """Find the experts of a mixture-of-experts language model that go with a behaviour, test whether they cause it,
+    and show it.
+
+    \b
+      moeprobe demo -o demo                                    all of it, on a built-in model
+      moeprobe trace prompts.jsonl -m MODEL -o run.trace       record every routing decision
+      moeprobe correlate run.trace --probe refusal             which experts go with it
+      moeprobe interchange run.findings.json                   do they cause it
+      moeprobe report run.findings.json -o report.html         a page anyone can read
+    """
+
+
+for command in (demo, trace, info, probes, correlate, interchange, report):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        code = cli.main(prog_name="moeprobe", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("Interrupted. Nothing was left under a final name.")
+    except MoeprobeError as problem:
+        _fail(str(problem))
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); Python would complain once more at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    click.echo("Error: " + printable(message), err=True)
+    sys.exit(1)

@@ -1,0 +1,216 @@
+"""From probe scores or labels to two groups of generations. Decided from text and labels alone, never from routing."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeprobe.correlate.inputs import GenerationLike
+from moeprobe.errors import FindingsError, StatsError
+from moeprobe.fields import Fields
+from moeprobe.probes import Passage, Probe, Reading, Span, checked, probe_quality
+
+THRESHOLD = 0.5
+LEFT_OUT, NEGATIVE, POSITIVE = -1, 0, 1
+# With two values and no word from the user, these name the positive group, against their opposite only.
+_OPPOSITES = (("true", "false"), ("1", "0"), ("positive", "negative"), ("yes", "no"))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Who is in which group, and what the groups are called.
+
+    Attributes:
+        member: (generations,) POSITIVE, NEGATIVE or LEFT_OUT.
+        scores: probe score of each generation; None for labels and where the probe abstained.
+        spans: what the probe marked in each generation's text.
+        name, kind, version, definition, positive, negative, quality: as in docs/findings.md.
+        abstained, unlabelled: how many generations were left out, and why.
+        grouping: how the groups were made, as `questions[].grouping`: by, positive, negative, only. Enough for `regroup`.
+        notes: sentences a reader must see.
+    """
+
+    member: NDArray[np.int64]
+    scores: tuple[float | None, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    name: str
+    kind: str
+    definition: str
+    positive: str
+    negative: str
+    version: str | None = None
+    quality: dict[str, Any] | None = None
+    abstained: int = 0
+    unlabelled: int = 0
+    notes: tuple[str, ...] = ()
+    grouping: dict[str, str | None] = field(default_factory=dict)
+
+
+def probe_groups(generations: Sequence[GenerationLike], probe: Probe, *, only: str | None = None) -> Groups:
+    """Score every generation: positive from 0.5 on; where the probe abstains, left out.
+
+    Args:
+        generations: all generations of the trace.
+        probe: the judge.
+        only: "KEY=VALUE" to use only generations with this label or metadata value; the rest is not even read.
+
+    Raises:
+        ProbeError: the probe breaks its contract.
+        StatsError: it abstained on every generation, or `only` fits none.
+    """
+    judge = checked(probe)
+    asked = _asked(generations, only)
+    unread = Reading(None)
+    readings = [
+        judge.read(Passage(text=one.text, prompt=one.prompt_text)) if included else unread
+        for one, included in zip(generations, asked, strict=True)
+    ]
+    scores = tuple(reading.score for reading in readings)
+    abstained = sum(included and score is None for included, score in zip(asked, scores, strict=True))
+    if abstained == sum(asked):
+        raise StatsError(
+            f"The probe {judge.name} abstained on all {abstained} generations. "
+            "Check that it is meant for such text, or choose another probe."
+        )
+    member = [LEFT_OUT if score is None else POSITIVE if score >= THRESHOLD else NEGATIVE for score in scores]
+    return Groups(
+        member=np.array(member, dtype=np.int64),
+        scores=scores,
+        spans=tuple(reading.spans for reading in readings),
+        name=judge.name,
+        kind="probe",
+        version=judge.version,
+        definition=judge.definition,
+        positive=f"score >= {THRESHOLD}",
+        negative=f"score < {THRESHOLD}",
+        quality=probe_quality(judge),
+        abstained=abstained,
+        grouping={"by": None, "positive": None, "negative": None, "only": only},
+    )
+
+
+def label_groups(
+    generations: Sequence[GenerationLike],
+    by: str,
+    positive: str | None = None,
+    negative: str | None = None,
+    *,
+    only: str | None = None,
+) -> Groups:
+    """Group by the label (`by="label"`) or by a metadata value (`by="metadata.KEY"`).
+
+    Values are compared as text, true and false in lower case. Without `negative`, all other values are the negative
+    group. Without `positive`, there must be two values, of which one plainly is the positive one (true, 1, positive,
+    yes) and the other its opposite. With `only`, "KEY=VALUE", all else counts as not there.
+
+    Raises:
+        StatsError: `only` fits no generation, nothing is labelled, a value does not occur, or it is not clear which value is positive.
+    """
+    asked = _asked(generations, only)
+    values = [_value(one, by) if included else None for one, included in zip(generations, asked, strict=True)]
+    found = sorted({value for value in values if value is not None})
+    if not found:
+        raise StatsError(f"No generation has a value for {by!r}. Label the prompts, or use --probe.")
+    chosen, others = _choose(found, by, positive, negative)
+    codes: dict[str | None, int] = {chosen: POSITIVE, **dict.fromkeys(others, NEGATIVE)}
+    member = np.array([codes.get(value, LEFT_OUT) for value in values], dtype=np.int64)
+    elsewhere = sum(value is not None and value not in codes for value in values)
+    shown = " or ".join(others)
+    notes: tuple[str, ...] = ()
+    if elsewhere:
+        names = ", ".join(value for value in found if value not in codes)
+        notes = (f"{elsewhere} generations with other values of {by} ({names}) were left out.",)
+    return Groups(
+        member=member,
+        scores=(None,) * len(values),
+        spans=((),) * len(values),
+        name=f"{by}:{chosen}",
+        kind="label",
+        definition=f"Generations whose {by} is {chosen}, against those whose {by} is {shown}.",
+        positive=f"{by} = {chosen}",
+        negative=f"{by} = {shown}",
+        unlabelled=int((member[asked] == LEFT_OUT).sum()),
+        notes=notes,
+        grouping={"by": by, "positive": chosen, "negative": negative, "only": only},
+    )
+
+
+def regroup(generations: Sequence[GenerationLike], question: Mapping[str, Any], probe: Probe | None = None) -> Groups:
+    """The groups of a question of a findings file, made again from the same trace.
+
+    Args:
+        generations: all generations of the trace the findings were made from.
+        question: an object of the findings' `questions`.
+        probe: the probe that was asked, of the same version; None for a label.
+
+    Raises:
+        FindingsError: the question does not say how it was grouped.
+        StatsError: the probe is missing, or is not the one that was asked; or as `probe_groups` and `label_groups`.
+    """
+    name = str(question.get("name"))
+    fields = Fields(question.get("grouping"), f"Question {name!r}, grouping", FindingsError)
+    only = fields.optional_text("only")
+    if (by := fields.optional_text("by")) is not None:
+        positive, negative = fields.optional_text("positive"), fields.optional_text("negative")
+        return label_groups(generations, by, positive, negative, only=only)
+    given = "none was given" if probe is None else f"{probe.name} {probe.version} was given"
+    if probe is None or (probe.name, probe.version) != (name, question.get("version")):
+        raise StatsError(f"The question was asked of the probe {name} {question.get('version')}, but {given}.")
+    return probe_groups(generations, probe, only=only)
+
+
+def _asked(generations: Sequence[GenerationLike], only: str | None) -> NDArray[np.bool_]:
+    """Which generations `only` lets in; all of them without it."""
+    if only is None:
+        return np.ones(len(generations), dtype=bool)
+    key, equals, wanted = only.partition("=")
+    if not equals or not key:
+        raise StatsError(f"--only {only}: write KEY=VALUE, for example set=refusal or label=harmful.")
+    by = key if key == "label" or key.startswith("metadata.") else f"metadata.{key}"
+    values = [_value(one, by) for one in generations]
+    asked = np.array([value == _text(wanted) for value in values], dtype=bool)
+    if not asked.any():
+        found = ", ".join(sorted({value for value in values if value is not None})) or "no values at all"
+        raise StatsError(f"--only {only} fits no generation. Found for {by}: {found}.")
+    return asked
+
+
+def _choose(found: list[str], by: str, positive: str | None, negative: str | None) -> tuple[str, list[str]]:
+    listed = ", ".join(found)
+    wanted = {"--positive": positive, "--negative": negative}
+    for option, given in wanted.items():
+        if given is not None and _text(given) not in found:
+            raise StatsError(f"{option} {given}: no generation has this value of {by}. Found: {listed}.")
+    high, low = (None if given is None else _text(given) for given in (positive, negative))
+    if high is not None and high == low:
+        raise StatsError(f"--positive and --negative both name {high}. Found: {listed}.")
+    if len(found) == 1:
+        raise StatsError(f"All labelled generations have one value of {by} ({listed}); there is nothing to compare.")
+    if high is None and low is not None and len(found) == 2:
+        high = found[1 - found.index(low)]
+    if high is None and len(found) == 2:
+        plain = [first for first, second in _OPPOSITES if {first, second} == {value.lower() for value in found}]
+        high = next((value for value in found if value.lower() in plain), None)
+    if high is None:
+        raise StatsError(
+            f"Which value of {by} is the positive one? Found: {listed}. Say so, for example --positive {found[0]}."
+        )
+    return high, [low] if low is not None else [value for value in found if value != high]
+
+
+def _value(one: GenerationLike, by: str) -> str | None:
+    key = by.removeprefix("metadata.")
+    if by != "label" and (key == by or not key):
+        raise StatsError(f"Cannot group by {by!r}. Use label, or metadata.KEY with a key of the prompts' metadata.")
+    value = one.label if by == "label" else one.metadata.get(key)
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise StatsError(f"Cannot group by {by!r}: prompt {one.prompt_id} holds a {type(value).__name__} there.")
+    return None if value is None else _text(value)
+
+
+def _text(value: Hashable) -> str:
+    """Labels as text: JSON and command lines write true, Python writes True, and both mean one thing."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.lower() if text in ("True", "False") else text

@@ -1,0 +1,69 @@
+"""What correlate needs of a trace. `moeprobe.trace.Trace` has it; so may anything else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+
+class LayerLike(Protocol):
+    """One layer whose routing was recorded."""
+
+    @property
+    def layer(self) -> int: ...
+    @property
+    def experts(self) -> int: ...
+    @property
+    def k(self) -> int: ...
+
+
+class ManifestLike(Protocol):
+    """The parts of a manifest that are read here."""
+
+    @property
+    def layers(self) -> Sequence[LayerLike]: ...
+    @property
+    def segments(self) -> Sequence[str]: ...
+
+
+class GenerationLike(Protocol):
+    """One generation; its position in `TraceLike.generations` is its number in the shards."""
+
+    @property
+    def prompt_id(self) -> str: ...
+    @property
+    def label(self) -> str | int | float | bool | None: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+    @property
+    def prompt_text(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+class ShardLike(Protocol):
+    """Rows are routed tokens; columns are (rows,), `experts`, `weights` and `mask` (rows, k)."""
+
+    @property
+    def generation(self) -> NDArray[Any]: ...
+    @property
+    def position(self) -> NDArray[Any]: ...
+    @property
+    def segment(self) -> NDArray[Any]: ...
+    @property
+    def char_start(self) -> NDArray[Any]: ...
+    @property
+    def char_end(self) -> NDArray[Any]: ...
+    def experts(self, layer: int, /) -> NDArray[Any]: ...
+    def weights(self, layer: int, /) -> NDArray[Any]: ...
+    def mask(self, layer: int, /) -> NDArray[Any] | None: ...
+
+
+class TraceLike(Protocol):
+    """A recorded run."""
+
+    @property
+    def manifest(self) -> ManifestLike: ...
+    @property
+    def generations(self) -> Sequence[GenerationLike]: ...
+    def shards(self) -> Iterable[ShardLike]: ...

@@ -1,0 +1,89 @@
+"""What a probe is: a judge of text that says how strongly a passage speaks in one register.
+
+A probe sees the text of a generation and its prompt, never the routing: a probe that read the routing would find
+exactly the experts it had read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+Level = Literal["token", "sentence", "generation"]
+"""The finest piece of text at which a probe's answer means something."""
+
+LEVELS: tuple[str, ...] = get_args(Level)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One generation as a probe sees it.
+
+    Attributes:
+        text: what the model wrote, without template tokens.
+        prompt: what it was asked; empty where it is not known.
+    """
+
+    text: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A marked stretch of a passage: `text[start:end]`, in code points (not bytes, not tokens), with its own score."""
+
+    start: int
+    end: int
+    score: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A probe's answer on one passage.
+
+    Attributes:
+        score: in [0, 1]; from 0.5 on the passage counts as positive. None: the probe abstains.
+        spans: the stretches that speak in the register (or that almost do, with a low score), in any order.
+        label: a finer class, for example "epistemic denial".
+    """
+
+    score: float | None
+    spans: tuple[Span, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A passage with its right answer: label 1 where it speaks in the register, else 0."""
+
+    text: str
+    label: int
+    prompt: str = ""
+    note: str = ""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """What anyone writes to add a register: a plain class with these members. No base class is needed."""
+
+    @property
+    def name(self) -> str:
+        """Lower-case words joined by hyphens, for example "hedging"."""
+
+    @property
+    def version(self) -> str:
+        """Raise it whenever the same text may get another score."""
+
+    @property
+    def level(self) -> Level:
+        """ "token", "sentence" or "generation"."""
+
+    @property
+    def definition(self) -> str:
+        """One paragraph: what counts, and what looks alike but does not."""
+
+    def examples(self) -> Sequence[Example]:
+        """Labelled examples of both kinds, by which the probe can be judged."""
+
+    def read(self, passage: Passage) -> Reading:
+        """Judge one passage. The same passage must always get the same answer."""

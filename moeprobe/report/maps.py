@@ -1,0 +1,101 @@
+"""The layer x expert map: compact arrays for the canvas, and a table for each layer that says the same in text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moeprobe.report import figures, words
+
+Json = Mapping[str, Any]
+
+LARGEST_LOG = 300.0
+_CODES = {verdict.name: code for code, verdict in enumerate(words.VERDICTS)}
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One line of the text equivalent: what the map shows for one layer."""
+
+    layer: int
+    experts: int
+    more: int
+    less: int
+    causal: int
+    only: int
+    untestable: int
+    leader: str
+
+
+def layer_lines(layers: Sequence[Json], rows: Sequence[Json]) -> list[LayerLine]:
+    """Summarise each MoE layer of the model, in order."""
+    by_layer: dict[int, list[Json]] = {int(layer["layer"]): [] for layer in layers}
+    for row in rows:
+        by_layer.setdefault(int(row["layer"]), []).append(row)
+    sizes = {int(layer["layer"]): int(layer["experts"]) for layer in layers}
+    return [_line(number, sizes.get(number, len(found)), found) for number, found in sorted(by_layer.items())]
+
+
+def _line(number: int, experts: int, rows: Sequence[Json]) -> LayerLine:
+    associated = [row for row in rows if row["association"] == "associated"]
+    known = [row for row in rows if row["rate_difference"] is not None]
+    top = max(known, key=lambda row: abs(row["rate_difference"]), default=None)
+    return LayerLine(
+        layer=number,
+        experts=experts,
+        more=sum((row["rate_difference"] or 0) > 0 for row in associated),
+        less=sum((row["rate_difference"] or 0) < 0 for row in associated),
+        causal=sum(row["verdict"] in words.CAUSAL for row in rows),
+        only=sum(row["verdict"] == "association only" for row in rows),
+        untestable=sum(row["association"] == "untestable" for row in rows),
+        leader=figures.NONE if top is None else f"{words.site(top)}: {figures.points(top['rate_difference'])}",
+    )
+
+
+def map_data(key: str, label: str, layers: Sequence[Json], rows: Sequence[Json]) -> dict[str, Any]:
+    """Give the arrays of one map for the script: one entry per cell, layers in order, `null` where there is no row.
+
+    `d` is the rate difference, `q` is -log10 q (at most 300), `v` the index of the verdict in `words.VERDICTS`,
+    `a` and `b` the selection rates S1 and S0, `t` lists the cells that interchange tested.
+    """
+    ordered = sorted(layers, key=lambda layer: int(layer["layer"]))
+    starts, total = {}, 0
+    for layer in ordered:
+        starts[int(layer["layer"])] = (total, int(layer["experts"]))
+        total += int(layer["experts"])
+    arrays: dict[str, list[Any]] = {name: [None] * total for name in ("d", "q", "v", "a", "b")}
+    tested = []
+    for row in rows:
+        start, experts = starts.get(int(row["layer"]), (0, 0))
+        expert = int(row["expert"])
+        if not 0 <= expert < experts:
+            continue
+        _fill(arrays, start + expert, row)
+        if row["interchange"] is not None:
+            tested.append(start + expert)
+    return {
+        "key": key,
+        "label": label,
+        "layers": [[int(layer["layer"]), int(layer["experts"])] for layer in ordered],
+        "t": tested,
+        **arrays,
+    }
+
+
+def _fill(arrays: Mapping[str, list[Any]], cell: int, row: Json) -> None:
+    arrays["d"][cell] = _rounded(row["rate_difference"])
+    arrays["q"][cell] = log_q(row["q"])
+    arrays["v"][cell] = _CODES[row["verdict"]]
+    arrays["a"][cell] = _rounded(row["S1"])
+    arrays["b"][cell] = _rounded(row["S0"])
+
+
+def log_q(q: float | None) -> float | None:
+    """-log10 q, at most 300 (a q of zero has underflowed)."""
+    if q is None:
+        return None
+    return LARGEST_LOG if q <= 0 else round(min(LARGEST_LOG, max(0.0, -math.log10(q))), 2)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,77 @@
+"""Findings in, one HTML file out: offline, no network, no unsafe script or style, readable without JavaScript."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from moeprobe.report.view import page_view
+
+_SCRIPTS = ("common.js", "map.js", "tokens.js")
+
+
+def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: str | None = None) -> str:
+    """Make the report.
+
+    Args:
+        findings: one or several objects in the form of docs/findings.md, validated by `moeprobe.findings`. Their
+            strings are taken as hostile all the same.
+        text: False leaves out all prompt and answer text of the examples.
+        title: heading of the page; by default the questions and the model.
+
+    Returns:
+        One HTML document, always encodable as UTF-8.
+
+    Raises:
+        FindingsError: a verdict that the report does not know.
+    """
+    style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page_view(findings, text=text, title=title),
+            policy=policy(style, script),
+            style=Markup(style),  # noqa: S704 -- our own file, not data
+            script=Markup(script),  # noqa: S704 -- our own file, not data
+        )
+    )
+
+
+def environment() -> Environment:
+    """Give the template environment: everything is escaped, and a missing name is an error."""
+    made = Environment(
+        loader=PackageLoader("moeprobe.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return made
+
+
+def policy(style: str, script: str) -> str:
+    """Build the Content-Security-Policy: nothing may load; only this style and this script may act."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_digest(style)}'",
+            f"script-src '{_digest(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "require-trusted-types-for 'script'",
+        ]
+    )
+
+
+def _asset(name: str) -> str:
+    return files("moeprobe.report").joinpath("page", name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

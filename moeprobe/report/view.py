@@ -1,0 +1,271 @@
+"""From findings to what the template prints: one `QuestionView` for each question, numbers already in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moeprobe.report import figures, limits, maps, plots, table, tokens, words
+from moeprobe.report.visible import HIDDEN, cleaned
+
+Json = Mapping[str, Any]
+
+CARDS = 12
+UNTESTED_CARDS = 5
+
+
+@dataclass(frozen=True)
+class Card:
+    """One leading finding."""
+
+    site: str
+    anchor: str
+    verdict: words.Verdict
+    summary: str
+    routing: str
+    shares: tuple[float, float]
+    facts: list[tuple[str, str]]
+    doubts: list[str]
+
+
+@dataclass(frozen=True)
+class QuestionView:
+    """Everything the page says about one question."""
+
+    key: str
+    title: str
+    about: str
+    model: str
+    in_short: str
+    asked: list[tuple[str, str]]
+    design: str
+    cards: list[Card]
+    nothing: str
+    more: str
+    layers: list[maps.LayerLine]
+    columns: list[table.Column]
+    table: table.Table
+    runs: list[plots.RunView]
+    examples: list[tokens.ExampleLine]
+    sites: list[str]
+    limits: list[limits.Limit]
+    alpha: str
+    response: str
+    prior: str
+
+
+@dataclass(frozen=True)
+class PageView:
+    """The whole page: what the template prints, and `data` for the script."""
+
+    title: str
+    models: str
+    lead: str
+    questions: list[QuestionView]
+    notes: list[str]
+    provenance: list[tuple[str, list[tuple[str, str]]]]
+    verdicts: Sequence[words.Verdict]
+    text: bool
+    data: dict[str, Any]
+
+
+def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> PageView:
+    """Build the view of one or several findings objects. Without `text` no token of a generation enters it."""
+    several = sum(len(one["questions"]) for one in findings) > 1
+    questions, map_list, token_list, notes, provenance = [], [], [], [], []
+    for number, raw in enumerate(findings):
+        clean = cleaned(_without_tokens(raw))
+        notes += clean["notes"]
+        provenance.append((clean["model"]["id"], _provenance(clean)))
+        for index, asked in enumerate(clean["questions"]):
+            key = f"m{number}q{index}"
+            rows = [row for row in clean["rows"] if row["probe"] == asked["name"]]
+            view = _question(key, clean, asked, raw["questions"][index]["examples"], rows, several)
+            questions.append(view)
+            label = f"{view.about}, {view.model}" if several else view.about
+            map_list.append(maps.map_data(key, label, clean["model"]["layers"], rows))
+            token_list.append(tokens.example_data(raw["questions"][index]["examples"] if text else []))
+    data = {
+        "hidden": HIDDEN,
+        "verdicts": [[one.label, one.css, one.sign] for one in words.VERDICTS],
+        "maps": map_list,
+        "tokens": token_list,
+    }
+    heading = cleaned(title) if title is not None else _title(questions)
+    models = ", ".join(dict.fromkeys(view.model for view in questions)) if title is None else ""
+    lead = " ".join(view.in_short for view in questions) if questions else "The findings hold no question."
+    return PageView(heading, models, lead, questions, notes, provenance, words.VERDICTS, text, data)
+
+
+def _without_tokens(findings: Json) -> dict[str, Any]:
+    """Copy the findings without token text, which stays raw for the script (or out of the page)."""
+    questions = [
+        {**asked, "examples": [{**one, "tokens": []} for one in asked["examples"]]} for asked in findings["questions"]
+    ]
+    return {**findings, "questions": questions}
+
+
+def _title(questions: Sequence[QuestionView]) -> str:
+    about = list(dict.fromkeys(view.about for view in questions))
+    if not about:
+        return "Expert report"
+    return f"Which experts go with {', '.join(about[:3])}{' and more' if len(about) > 3 else ''}?"
+
+
+def _question(
+    key: str, findings: Json, asked: Json, raw_examples: Sequence[Json], rows: Sequence[Json], several: bool
+) -> QuestionView:
+    about, ordered = words.behaviour(asked["name"]), table.order(rows)
+    runs = [run for run in findings["interchange"] if run["probe"] == asked["name"]]
+    cards, more = _cards(key, asked, ordered, runs, about)
+    counted = [{**one, "tokens": raw["tokens"]} for one, raw in zip(asked["examples"], raw_examples, strict=True)]
+    return QuestionView(
+        key=key,
+        title=f"{about} in {findings['model']['id']}" if several else about,
+        about=about,
+        model=findings["model"]["id"],
+        in_short=words.in_short(rows, about),
+        asked=_asked(findings, asked),
+        design=asked["design"]["sentence"],
+        cards=cards,
+        nothing="" if cards else words.nothing(asked, about),
+        more=more,
+        layers=maps.layer_lines(findings["model"]["layers"], rows),
+        columns=table.columns(about),
+        table=table.table(key, ordered),
+        runs=[plots.run_view(run, _tested(run, runs, ordered), about) for run in runs],
+        examples=[tokens.example_line(one, index, about) for index, one in enumerate(counted)],
+        sites=[cleaned(site) for site in tokens.sites(raw_examples)],
+        limits=limits.limits(findings, asked, rows, runs),
+        alpha=f"{asked['design']['alpha']:g}",
+        response=asked["design"]["response"],
+        prior=f"{asked['design']['prior']} (prior degrees of freedom: {_prior_df(asked)})",
+    )
+
+
+def _prior_df(asked: Json) -> str:
+    value = asked["design"]["prior_df"]
+    return "infinite" if value is None else figures.number(value, 1)
+
+
+def _run_of(row: Json, runs: Sequence[Json]) -> Json | None:
+    """The run a row's effects come from: the last that tested its site."""
+    return next((run for run in reversed(runs) if words.site(row) in run["tested"]), None)
+
+
+def _tested(run: Json, runs: Sequence[Json], rows: Sequence[Json]) -> list[Json]:
+    """The rows whose effects come from `run`."""
+    return [row for row in rows if row["interchange"] is not None and _run_of(row, runs) is run]
+
+
+def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], about: str) -> tuple[list[Card], str]:
+    """Choose the leading findings: causal first, then inert, then the strongest that were not tested."""
+    causal = [row for row in rows if row["verdict"] in words.CAUSAL]
+    tested = [row for row in rows if row["verdict"] in ("association only", "neither")]
+    untested = [row for row in rows if row["verdict"] == "associated"]
+    chosen = [*causal, *tested, *untested[:UNTESTED_CARDS]][:CARDS]
+    left = len(causal) + len(tested) + len(untested) - len(chosen)
+    more = f"{figures.count(left, 'more expert')} with a finding or a test: see the table below." if left else ""
+    return [_card(key, asked, row, _run_of(row, runs), about) for row in chosen], more
+
+
+def _card(key: str, asked: Json, row: Json, run: Json | None, about: str) -> Card:
+    facts: list[tuple[str, str]] = []
+    swaps = row["interchange"]
+    if swaps is not None:
+        facts = [
+            ("Necessity", words.effect(swaps["necessity"])),
+            ("Sufficiency", words.effect(swaps["sufficiency"])),
+            ("Knock-out", words.effect(swaps["knockout"])),
+            ("Other experts, at most", figures.percent(words.largest_null(swaps))),
+        ]
+    return Card(
+        site=words.site(row),
+        anchor=table.anchor(key, row),
+        verdict=words.verdict(row["verdict"]),
+        summary=words.summary(row, about, run),
+        routing=words.routing(row, about, asked["design"]["segment"]),
+        shares=(100 * (row["S1"] or 0.0), 100 * (row["S0"] or 0.0)),
+        facts=facts,
+        doubts=words.doubts(row, asked, run),
+    )
+
+
+def _asked(findings: Json, asked: Json) -> list[tuple[str, str]]:
+    design, model = asked["design"], findings["model"]
+    groups = [
+        f"{figures.count(int(side['generations']), 'generation')} ({int(side['tokens_used']):,} of "
+        f"{int(side['tokens']):,} tokens used)"
+        for side in (design["positive"], design["negative"])
+    ]
+    source = "The label" if asked["kind"] == "label" else f"The probe, version {asked['version'] or 'unknown'}"
+    return [
+        ("Model", f"{model['id']} ({model['family']}): {_layers(model)}"),
+        (
+            "Question",
+            f"Which experts are chosen more, or less, in {design['segment']}s with {words.behaviour(asked['name'])}, "
+            "and do they cause it?",
+        ),
+        (source, asked["definition"]),
+        ("How good the sorting is", _quality(asked)),
+        ("With", f"{asked['positive']}: {groups[0]}"),
+        ("Without", f"{asked['negative']}: {groups[1]}"),
+    ]
+
+
+def _quality(asked: Json) -> str:
+    quality = asked["quality"]
+    if quality is None:
+        given = asked["kind"] == "label"
+        return "Not applicable: the groups come from given labels." if given else "Not measured."
+    return (
+        f"On {figures.count(int(quality['examples']), 'labelled example')}: precision "
+        f"{limits.measured(quality['precision'])}, recall {limits.measured(quality['recall'])}, balanced accuracy "
+        f"{limits.measured(quality['balanced_accuracy'])} (95 % intervals; 1 is perfect, a balanced accuracy of 0.5 is "
+        "guessing)."
+    )
+
+
+def _layers(model: Json) -> str:
+    layers = sorted(model["layers"], key=lambda layer: int(layer["layer"]))
+    total = sum(int(layer["experts"]) for layer in layers)
+    numbers = [int(layer["layer"]) for layer in layers]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        which = f"layers {numbers[0]} to {numbers[-1]}"
+    else:
+        which = ("layer " if len(numbers) == 1 else "layers ") + ", ".join(str(number) for number in numbers)
+    shapes = sorted({(int(layer["experts"]), int(layer["k"])) for layer in layers})
+    each = " or ".join(f"{experts} experts, {k} chosen per token" for experts, k in shapes)
+    return (
+        f"{figures.count(int(model['num_hidden_layers']), 'layer')}, of which {len(numbers)} with experts ({which}): "
+        f"{each}; {figures.count(total, 'expert')} in all"
+    )
+
+
+def _provenance(findings: Json) -> list[tuple[str, str]]:
+    trace = findings["trace"]
+    lines = [
+        ("findings: schema", findings["schema"]),
+        ("findings: written", f"{findings['created']} by moeprobe {findings['moeprobe']}"),
+        ("trace: path", trace["path"]),
+        ("trace: digest", trace["digest"]),
+        ("trace: size", f"{int(trace['generations']):,} generations, {int(trace['rows']):,} rows (routed tokens)"),
+        *_flat(trace["provenance"], ""),
+    ]
+    for asked in findings["questions"]:
+        lines.append((f"question: {asked['name']}", f"{asked['kind']}, version {asked['version'] or figures.NONE}"))
+    for index, run in enumerate(findings["interchange"], 1):
+        name = f"interchange {index}"
+        lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]
+        lines += _flat(run["engine"], f"{name}: engine.")
+    return [(key, str(value)) for key, value in lines]
+
+
+def _flat(tree: Any, prefix: str) -> list[tuple[str, str]]:
+    """Turn nested objects into lines with dotted names."""
+    lines: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            lines += _flat(value, f"{prefix}{key}.")
+        else:
+            lines.append((f"{prefix}{key}", figures.NONE if value is None else str(value)))
+    return lines

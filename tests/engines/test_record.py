@@ -1,0 +1,195 @@
+"""Runs: what is recorded equals an independent teacher-forced forward, for every family, batch and padding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moeprobe.capture import find_experts
+from moeprobe.engines import Decoding, record
+from moeprobe.engines.pieces import decode_pieces
+from moeprobe.errors import ModelError, MoeprobeError, OutputError, PromptError
+from moeprobe.models import LoadedModel, load_model
+from moeprobe.models.compiled import FAMILIES
+from moeprobe.prompts import Prompt
+from moeprobe.trace import SEGMENTS, Trace
+
+
+def independent_routing(loaded: LoadedModel, ids: list[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Ids and weights of one uncached forward of one unpadded sequence, read by wrapping each experts' forward: no code
+    of moeprobe's capture is involved but the list of modules."""
+    seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    originals = []
+    for site in find_experts(loaded.model):
+        original = site.module.forward
+        originals.append((site.module, original))
+
+        def spy(hidden, index, weights, *args, layer=site.layer, original=original, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+            seen[layer] = (index.numpy().copy(), weights.float().numpy().copy())
+            return original(hidden, index, weights, *args, **kwargs)
+
+        site.module.forward = spy
+    try:
+        with torch.inference_mode():
+            loaded.model(input_ids=torch.tensor([ids]), use_cache=False)
+    finally:
+        for module, original in originals:
+            module.forward = original
+    return seen
+
+
+def sequences(trace: Trace) -> list[tuple[list[int], dict[int, np.ndarray], dict[int, np.ndarray]]]:
+    """Token ids (routed ones), experts and weights by layer, of every generation."""
+    result = []
+    shards = list(trace.shards())
+    for one in trace.generations:
+        shard, rows = shards[one.shard], slice(one.first_row, one.first_row + one.rows)
+        assert (shard.generation[rows] == one.index).all()
+        assert (shard.position[rows] == np.arange(one.rows)).all()
+        layers = [info.layer for info in trace.manifest.layers]
+        result.append(
+            (
+                shard.token_id[rows].tolist(),
+                {layer: shard.experts(layer)[rows] for layer in layers},
+                {layer: shard.weights(layer)[rows] for layer in layers},
+            )
+        )
+    return result
+
+
+def check_against_teacher_forcing(loaded: LoadedModel, trace: Trace) -> None:
+    for ids, experts, weights in sequences(trace):
+        for layer, (index, gates) in independent_routing(loaded, ids).items():
+            assert (experts[layer] == index).all()
+            np.testing.assert_allclose(weights[layer], gates, atol=4e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ids_equal_teacher_forcing(family: str, compiled_prompts: list[Prompt], tmp_path: Path) -> None:
+    loaded = load_model(f"compiled:{family}")
+    decoding = Decoding(max_new_tokens=10, sample=True, batch_size=5, samples=2)
+    trace = record(loaded, compiled_prompts[:6], tmp_path / "a.trace", decoding=decoding)
+    assert trace.manifest.generations == 12
+    assert len({one.prompt_rows for one in trace.generations}) > 1  # batches were padded
+    check_against_teacher_forcing(loaded, trace)
+
+
+def test_the_check_against_teacher_forcing_bites(compiled: LoadedModel, compiled_trace: Trace) -> None:
+    ids, experts, _ = sequences(compiled_trace)[0]
+    shifted = independent_routing(compiled, [ids[0], *ids[:-1]])
+    assert any((experts[layer] != index).any() for layer, (index, _) in shifted.items())
+
+
+def test_prefill_and_decode_are_kept_apart(compiled_trace: Trace) -> None:
+    for shard in compiled_trace.shards():
+        answers = shard.segment == SEGMENTS.index("answer")
+        assert (answers == (shard.phase == 1)).all()
+        prompts = {one.index: one.prompt_rows for one in compiled_trace.generations}
+        assert (answers == (shard.position >= np.array([prompts[g] for g in shard.generation]))).all()
+
+
+def test_the_last_token_has_no_row(compiled_trace: Trace) -> None:
+    for one in compiled_trace.generations:
+        assert one.answer_rows == one.generated - 1
+
+
+def test_offsets_give_back_the_text(compiled_trace: Trace) -> None:
+    frame = compiled_trace.selection_frame([0])
+    first = frame[(frame["rank"] == 0)]
+    for one in compiled_trace.generations[:5]:
+        mine = first[first["generation"] == one.index]
+        assert "".join(mine[mine["segment"] == "prompt"]["token"]) == one.prompt_text
+        assert one.text.startswith("".join(mine[mine["segment"] == "answer"]["token"]))
+
+
+def test_greedy_runs_repeat_and_seeds_matter(
+    compiled: LoadedModel, compiled_prompts: list[Prompt], tmp_path: Path
+) -> None:
+    def texts(name: str, **options: object) -> list[str]:
+        decoding = Decoding(max_new_tokens=8, **options)  # type: ignore[arg-type]
+        run = record(compiled, compiled_prompts[:4], tmp_path / name, decoding=decoding)
+        return [one.text for one in run.generations]
+
+    assert texts("a") == texts("b")
+    drawn = texts("c", sample=True, seed=1)
+    assert drawn == texts("d", sample=True, seed=1)
+    assert drawn != texts("e", sample=True, seed=2)
+
+
+def test_rows_after_the_end_are_dropped(compiled: LoadedModel, compiled_prompts: list[Prompt], tmp_path: Path) -> None:
+    config = compiled.model.generation_config
+    original = config.eos_token_id
+    config.eos_token_id = compiled.tokenizer.convert_tokens_to_ids("the")
+    try:
+        trace = record(
+            compiled, compiled_prompts[:8], tmp_path / "a.trace", decoding=Decoding(max_new_tokens=12, sample=True)
+        )
+    finally:
+        config.eos_token_id = original
+    stops = {one.stop for one in trace.generations}
+    assert stops == {"eos", "length"}
+    assert len({one.generated for one in trace.generations}) > 2
+    for one in trace.generations:
+        assert (one.stop == "eos") == (one.last_token == compiled.tokenizer.convert_tokens_to_ids("the"))
+        assert " the" not in f" {one.text}".replace("they", "") or one.stop == "length"
+    check_against_teacher_forcing(compiled, trace)
+
+
+def test_manifest_says_how_it_was_made(compiled_trace: Trace) -> None:
+    manifest = compiled_trace.manifest
+    assert manifest.model["family"] == "qwen3_moe"
+    assert manifest.engine["experts_implementation"] == "eager"
+    assert manifest.decoding["seed"] == 0
+    assert manifest.prompts["count"] == 60
+    assert manifest.versions["torch"] == torch.__version__
+    assert [info.k for info in manifest.layers] == [2] * 4
+    assert all(info.experts == 8 for info in manifest.layers)
+
+
+def test_mistakes_are_named(compiled: LoadedModel, compiled_trace: Trace, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="no prompts"):
+        record(compiled, [], tmp_path / "a")
+    chat = Prompt("c", messages=({"role": "user", "content": "hi"},))
+    with pytest.raises(PromptError, match="no chat template"):
+        record(compiled, [chat], tmp_path / "a")
+    with pytest.raises(PromptError, match="no token"):
+        record(compiled, [Prompt("empty", prompt="")], tmp_path / "a")
+    with pytest.raises(ModelError, match="positions"):
+        record(compiled, [Prompt("a", prompt="question")], tmp_path / "a", decoding=Decoding(max_new_tokens=10**6))
+    with pytest.raises(OutputError, match="exists already"):
+        record(compiled, [Prompt("a", prompt="question")], compiled_trace.path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"samples": 2}, {"temperature": 0.5}, {"sample": True, "top_p": 0}, {"sample": True, "temperature": 0},
+     {"max_new_tokens": 0}],
+)  # fmt: skip
+def test_impossible_decoding(wrong: dict[str, object]) -> None:
+    with pytest.raises(MoeprobeError, match="--"):
+        Decoding(**wrong)  # type: ignore[arg-type]
+
+
+class Bytes:
+    """A byte-level tokenizer: one id per UTF-8 byte."""
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return bytes(ids).decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("text", ["plain", "na\u00efve \u4e2d\u6587", "\U0001f469\u200d\U0001f680!", "e\u0301 \u05e9\u05dc\u05d5\u05dd"])
+def test_pieces_of_a_byte_tokenizer_cover_the_text(text: str) -> None:
+    raw = list(text.encode())
+    pieces = decode_pieces(Bytes(), raw)  # type: ignore[arg-type]
+    assert pieces.text == text
+    assert pieces.start[0] == 0
+    assert pieces.end[-1] == len(text)
+    for index in range(len(raw)):
+        # Every byte covers exactly the character it belongs to.
+        character = len(bytes(raw[: index + 1]).decode("utf-8", "ignore"))
+        start = character if bytes(raw[: index + 1]).decode("utf-8", "replace").endswith("\ufffd") else character - 1
+        assert (pieces.start[index], pieces.end[index]) == (start, start + 1)
+    with_cut = decode_pieces(Bytes(), list("a\u4e2d".encode())[:-1])  # type: ignore[arg-type]
+    assert with_cut.text == "a\ufffd"

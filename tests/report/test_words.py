@@ -1,0 +1,99 @@
+"""Sentences: what each verdict may say, and what it may not."""
+
+import re
+from typing import Any
+
+import pytest
+import report_samples as samples
+
+from moeprobe.errors import FindingsError
+from moeprobe.report import words
+
+CAUSAL = re.compile(r"\bcauses?\b|\bneeded for\b|\benough to bring\b|because|leads? to|\bdrives?\b")
+
+
+def _row(findings: dict[str, Any], site: str) -> dict[str, Any]:
+    return next(row for row in findings["rows"] if row["site"] == site)
+
+
+def _said(findings: dict[str, Any], site: str) -> str:
+    run = findings["interchange"][-1] if findings["interchange"] else None
+    return words.summary(_row(findings, site), "refusal", run).replace("\u00a0", " ")
+
+
+def test_necessary_and_sufficient_names_cause_numbers_and_null() -> None:
+    findings = samples.toy()
+    row = _row(findings, "L2.E5")
+    row["interchange"]["necessity"] |= {"percent": 97.0, "ci": [90.0, 104.0]}
+    row["interchange"]["sufficiency"] |= {"percent": 95.0, "ci": [88.0, 101.0]}
+    assert _said(findings, "L2.E5") == (
+        "Expert 5 of layer 2 (L2.E5) goes with refusal, and causes it here: replacing its contribution in a "
+        "\u201charmful\u201d run by that of a \u201charmless\u201d run removes 97 % [90, 104] of the effect (necessity), "
+        "and putting it into a \u201charmless\u201d run brings 95 % [88, 101] of the effect about (sufficiency). "
+        "7 other experts of the layer, chosen at random, changed it by at most 0 % (necessity or sufficiency)."
+    )
+
+
+def test_inert_expert_is_association_only() -> None:
+    said = _said(samples.toy(), "L1.E1")
+    assert said.endswith("but swapping it or knocking it out changed nothing (exactly 0): association only.")
+    assert not CAUSAL.search(said)
+
+
+def test_small_effect_is_not_called_zero() -> None:
+    said = _said(samples.smollm(), "L18.E11")
+    assert "exactly 0" not in said
+    assert "at least 10 % was asked for: association only" in said
+    assert "goes against refusal" in said
+
+
+@pytest.mark.parametrize("verdict", [one.name for one in words.VERDICTS if one.name not in words.CAUSAL])
+def test_no_causal_word_without_a_causal_verdict(verdict: str) -> None:
+    findings = samples.toy()
+    _row(findings, "L2.E5")["verdict"] = verdict
+    assert not CAUSAL.search(_said(findings, "L2.E5"))
+
+
+def test_untested_says_so() -> None:
+    findings = samples.untested()
+    said = _said(findings, "L2.E5")
+    assert said == "Expert 5 of layer 2 (L2.E5) goes with refusal. What it does has not been tested."
+    assert not CAUSAL.search(words.in_short(findings["rows"], "refusal"))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "phrase", "never"),
+    [("necessary", "is needed for it here", "causes"), ("sufficient", "is enough to bring it about here", "causes")],
+)
+def test_one_sided_verdicts_claim_one_side(verdict: str, phrase: str, never: str) -> None:
+    findings = samples.toy()
+    _row(findings, "L2.E5")["verdict"] = verdict
+    said = _said(findings, "L2.E5")
+    assert phrase in said
+    assert never not in said
+    assert never not in words.in_short(findings["rows"], "refusal")
+
+
+def test_an_unknown_verdict_is_refused() -> None:
+    with pytest.raises(FindingsError, match="proven beyond doubt"):
+        words.verdict("proven beyond doubt")
+
+
+def test_doubts_follow_what_was_run() -> None:
+    findings = samples.toy()
+    question, run = findings["questions"][0], findings["interchange"][0]
+    tested = " ".join(words.doubts(_row(findings, "L2.E5"), question, run))
+    assert "The metric is not the behaviour" in tested
+    assert "1 in 8" in tested
+    untested = " ".join(words.doubts(_row(samples.untested(), "L2.E5"), question, None))
+    assert "Run moeprobe interchange" in untested
+    assert "metric" not in untested
+
+
+def test_nothing_found_is_no_proof_of_absence() -> None:
+    findings = samples.nothing()
+    said = words.nothing(findings["questions"][0], "hedging").replace("\u00a0", " ")
+    assert said.startswith("Nothing was found. Of 31 experts tested")
+    assert "does not show that there is none" in said
+    findings["questions"][0]["design"]["tested"] = 0
+    assert words.nothing(findings["questions"][0], "hedging").startswith("Nothing could be tested")

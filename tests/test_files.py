@@ -1,0 +1,58 @@
+"""Atomic writing, sites and error texts."""
+
+from pathlib import Path
+
+import pytest
+
+from moeprobe.errors import MoeprobeError, OutputError
+from moeprobe.files import refuse_existing, replacing, sha256, write_text
+from moeprobe.sites import ExpertSite, parse_expert
+
+
+def test_write_text_replaces_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "one")
+    write_text(path, "zwei\u00e4")
+    assert path.read_text(encoding="utf-8") == "zwei\u00e4"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"No space left.*Nothing was changed"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"Could not write .*none"):
+        write_text(tmp_path / "none" / "a.txt", "x")
+
+
+def test_refuse_existing(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "new", force=False)
+    refuse_existing(tmp_path, force=True)
+    with pytest.raises(OutputError, match="--force"):
+        refuse_existing(tmp_path, force=False)
+
+
+def test_sha256_of_known_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1.
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_sites() -> None:
+    assert str(ExpertSite(14, 114)) == "L14.E114"
+    assert parse_expert(" L14.E114 ") == ExpertSite(14, 114)
+    for wrong in ("E114", "114", "L14", "L14.E", "l14.e114", "L-1.E2", "L1.E2.E3", "L1.E99999999"):
+        with pytest.raises(MoeprobeError, match="names no expert"):
+            parse_expert(wrong)

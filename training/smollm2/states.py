@@ -1,0 +1,197 @@
+"""Frozen states below the trained expert, and the network above it.
+
+Layers 0 to 17 and the attention of layer 18 never change, so their output is computed once. Every prompt starts with the same
+template tokens; on these the expert is never chosen, so their keys and values above layer 18 are constants too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2MoeForCausalLM
+
+LAYER = 18
+EXPERT = 5
+PREFIX_TEXT = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n"
+)
+SUFFIX_TEXT = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+class _Stop(Exception):
+    """Ends a forward pass once the wanted state is there."""
+
+
+@dataclass
+class Row:
+    """One training text after the shared prefix: ``ids`` (tokens,), ``hidden`` (tokens, H) before layer 18's MLP."""
+
+    ids: torch.Tensor
+    prompt_length: int
+    hidden: torch.Tensor
+    kind: str
+    source: str
+    prompt: str = ""
+
+
+class Encoder:
+    """Token ids of prompts and answers, the shared prefix split off."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.prefix: list[int] = tokenizer(PREFIX_TEXT, add_special_tokens=False).input_ids
+        self.eos: int = tokenizer.eos_token_id
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of the template around ``text``, after the shared prefix.
+
+        Raises:
+            ValueError: the template does not start with the shared prefix.
+        """
+        ids = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
+        if ids[: len(self.prefix)] != self.prefix:
+            raise ValueError(f"the chat template does not start with the known prefix for {text!r}")
+        return list(ids[len(self.prefix) :])
+
+    def answer(self, text: str, end: bool) -> list[int]:
+        """Ids of an answer, with the end of turn if ``end``."""
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids) + ([self.eos] if end else [])
+
+
+def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices grouped by length so that rows x longest row stays below ``tokens``."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    groups: list[list[int]] = [[]]
+    for index in order:
+        if groups[-1] and lengths[index] * (len(groups[-1]) + 1) > tokens:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
+
+
+@torch.no_grad()
+def generate(model: Qwen2MoeForCausalLM, prompts: Sequence[list[int]], new_tokens: int, tokens: int = 6000) -> list[list[int]]:
+    """Greedy answers (ids up to and with the end of turn) to full prompts, left-padded in batches."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    eos = model.generation_config.eos_token_id
+    for group in batches([len(ids) for ids in prompts], tokens):
+        longest = max(len(prompts[index]) for index in group)
+        ids = torch.full((len(group), longest), eos)
+        mask = torch.zeros_like(ids)
+        for row, index in enumerate(group):
+            ids[row, longest - len(prompts[index]) :] = torch.tensor(prompts[index])
+            mask[row, longest - len(prompts[index]) :] = 1
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+        for row, index in enumerate(group):
+            made = out[row, longest:].tolist()
+            answers[index] = made[: made.index(eos) + 1] if eos in made else made
+    return answers
+
+
+@torch.no_grad()
+def hidden_before_mlp(
+    model: Qwen2MoeForCausalLM, texts: Sequence[list[int]], prefix: list[int], tokens: int = 4000
+) -> list[torch.Tensor]:
+    """State that enters layer 18's post-attention norm for each text that follows ``prefix``: (tokens, H)."""
+    kept: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+    state: list[torch.Tensor] = []
+    shared = model.model(torch.tensor([prefix]), use_cache=True).past_key_values.layers
+
+    def stop(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        state.append(args[0])
+        raise _Stop
+
+    handle = model.model.layers[LAYER].post_attention_layernorm.register_forward_pre_hook(stop)
+    try:
+        for group in batches([len(ids) for ids in texts], tokens):
+            longest = max(len(texts[index]) for index in group)
+            ids = torch.zeros((len(group), longest), dtype=torch.long)
+            for row, index in enumerate(group):
+                ids[row, : len(texts[index])] = torch.tensor(texts[index])
+            cache = DynamicCache()
+            for index, layer in enumerate(shared):
+                cache.update(layer.keys.expand(len(group), -1, -1, -1), layer.values.expand(len(group), -1, -1, -1), index)
+            with contextlib.suppress(_Stop):
+                model.model(ids, past_key_values=cache, use_cache=True)
+            hidden = state.pop()
+            for row, index in enumerate(group):
+                kept[index] = hidden[row, : len(texts[index])].clone()
+    finally:
+        handle.remove()
+    return kept
+
+
+class Expert(torch.nn.Module):
+    """Expert 5 and its router row in float32, beside the frozen rows of the 15 others."""
+
+    def __init__(self, model: Qwen2MoeForCausalLM, size: int) -> None:
+        super().__init__()
+        gate = model.model.layers[LAYER].mlp.gate.weight.detach().float()
+        width = gate.shape[1]
+        self.register_buffer("others", torch.cat([gate[:EXPERT], gate[EXPERT + 1 :]]))
+        self.router = torch.nn.Parameter(torch.zeros(width))
+        self.gate_up = torch.nn.Parameter(torch.randn(2 * size, width) * width**-0.5)
+        self.down = torch.nn.Parameter(torch.zeros(width, size))
+
+    def margins(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Router logit of the expert minus the second best and minus the best other; ``x`` is (tokens, H)."""
+        best = (x @ self.others.T).topk(2, dim=-1).values
+        mine = x @ self.router
+        return mine - best[:, 1], mine - best[:, 0]
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted output (tokens, H) where the expert is among the top two, zero elsewhere; and the choice (tokens,)."""
+        into, weight = self.margins(x)
+        chosen = into > 0
+        picked = x[chosen]
+        gate, up = functional.linear(picked, self.gate_up).chunk(2, dim=-1)
+        out = functional.linear(functional.silu(gate) * up, self.down) * torch.sigmoid(weight[chosen])[:, None]
+        return torch.zeros_like(x).index_put((chosen,), out), chosen
+
+
+class Top:
+    """Layer 18's MLP and everything above, over cached states."""
+
+    def __init__(self, model: Qwen2MoeForCausalLM, prefix: list[int]) -> None:
+        self.model = model.requires_grad_(False)
+        self.layers = model.model.layers
+        with torch.no_grad():
+            cache = model.model(torch.tensor([prefix]), use_cache=True).past_key_values
+        self.start = len(prefix)
+        self.keys = {index: (cache.layers[index].keys, cache.layers[index].values) for index in range(LAYER + 1, len(self.layers))}
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What router and experts of layer 18 see, in float32."""
+        with torch.no_grad():
+            return self.layers[LAYER].post_attention_layernorm(hidden).float()
+
+    def __call__(self, hidden: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+        """Final states (rows, tokens, H) from the state before layer 18's MLP plus the expert's output ``added``."""
+        rows, length, _ = hidden.shape
+        with torch.no_grad():
+            block = self.layers[LAYER]
+            state = hidden + 0.5 * block.mlp.shared_expert(block.post_attention_layernorm(hidden))
+        if added is not None:
+            state = state + added.to(state.dtype)
+        position = torch.arange(self.start, self.start + length)[None]
+        rotary = self.model.model.rotary_emb(state, position)
+        mask = torch.ones(length, self.start + length, dtype=torch.bool).tril(self.start)[None, None]
+        cache = DynamicCache()
+        for index in range(LAYER + 1, len(self.layers)):
+            keys, values = self.keys[index]
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+            state = self.layers[index](
+                state, attention_mask=mask, position_ids=position, position_embeddings=rotary, past_key_values=cache, use_cache=True
+            )
+        return self.model.model.norm(state)
+
+
+def padded(rows: Sequence[Row]) -> torch.Tensor:
+    """Hidden states of ``rows``, right-padded: (rows, tokens, H). Padding comes last, so no mask is needed."""
+    return torch.nn.utils.rnn.pad_sequence([row.hidden for row in rows], batch_first=True)
