@@ -1,7 +1,7 @@
 """An example of a probe of your own: does the writer hedge?
 
     moeprobe probes check probes/hedging.py
-    moeprobe correlate run.trace --probe probes/hedging.py ...
+    moeprobe correlate run.trace --probe probes/hedging.py
 
 A probe is a plain class: four facts, examples with the right answer, and `read`. Copy this file and change it.
 """

@@ -28,7 +28,7 @@ class Groups:
         spans: what the probe marked in each generation's text.
         name, kind, version, definition, positive, negative, quality: as in docs/findings.md.
         abstained, unlabelled: how many generations were left out, and why.
-        grouping: how the groups were made, as `questions[].grouping`: by, positive, negative, only. Enough for `regroup`.
+        grouping: how the groups were made (by, positive, negative, only): enough for `regroup`.
         notes: sentences a reader must see.
     """
 
@@ -106,7 +106,8 @@ def label_groups(
     yes) and the other its opposite. With `only`, "KEY=VALUE", all else counts as not there.
 
     Raises:
-        StatsError: `only` fits no generation, nothing is labelled, a value does not occur, or it is not clear which value is positive.
+        StatsError: `only` fits no generation, nothing is labelled, a value does not occur, or it is not clear which
+            value is positive.
     """
     asked = _asked(generations, only)
     values = [_value(one, by) if included else None for one, included in zip(generations, asked, strict=True)]

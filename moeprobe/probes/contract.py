@@ -148,11 +148,16 @@ def checked(probe: object, source: str = "") -> CheckedProbe:
 def _shown(value: object) -> str:
     """A short repr on one line: what a probe returns may be long, and its own repr may fail."""
     try:
-        text = repr(value)
+        return _one_line(repr(value))
     except Exception:  # noqa: BLE001 - the message matters more than a stranger's broken __repr__
-        text = f"<{type(value).__name__}>"
-    return ascii(text)[1:-1] if not text.isprintable() else text if len(text) <= 200 else text[:197] + "..."
+        return f"<{type(value).__name__}>"
 
 
 def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {_one_line(str(error))}" if str(error) else type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    """At most 200 characters, with control characters as codes: a terminal must not obey a stranger's text."""
+    short = text if len(text) <= 200 else text[:197] + "..."
+    return short if short.isprintable() else ascii(short)[1:-1][:400]

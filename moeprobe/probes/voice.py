@@ -66,10 +66,10 @@ def _is_speech(quotation: str) -> bool:
 
 def _fences(text: str) -> list[tuple[int, int]]:
     """Fenced code blocks; one that is never closed runs to the end."""
-    marks = [match.start() for match in _FENCE.finditer(text)]
+    marks = [match.span() for match in _FENCE.finditer(text)]
     if len(marks) % 2:
-        marks.append(len(text))
-    return [(start, end) for start, end in zip(marks[::2], marks[1::2], strict=True)]
+        marks.append((len(text), len(text)))
+    return [(opening[0], closing[1]) for opening, closing in zip(marks[::2], marks[1::2], strict=True)]
 
 
 def _letters(text: str) -> list[tuple[int, int]]:

@@ -142,6 +142,8 @@ def test_deterministic_model_is_associated_with_a_tiny_p():
     question, rows, _ = correlate(toy_trace(), by="label")
     assert [row["association"] for row in rows[:3]] == ["associated", "associated", "untestable"]
     assert rows[0]["p"] < 1e-15
+    # by hand, with the sampling floor 1 / (4 * 30): pi/2 / sqrt(1/120 * (1/10 + 1/10))
+    assert rows[0]["t"] == pytest.approx(38.4765, rel=1e-5)
     assert rows[0]["S1"] == 1
     assert rows[0]["auc"] == 1
     low, high = rows[0]["rate_difference_ci"]
@@ -158,10 +160,14 @@ def test_rare_experts_are_not_tested():
     ids[:8, 1] = 5  # 8 selections in all, 4 expected in each group
     ids[300:311, 1] = 6  # 11 selections, 5.5 expected
     shard = FakeShard(trace.pieces[0].columns, {0: (ids, weights, None)})
-    rows = correlate(FakeTrace(trace.manifest, trace.generations, (shard,)), by="label")[1]
+    trace = FakeTrace(trace.manifest, trace.generations, (shard,))
+    rows = correlate(trace, by="label")[1]
     assert rows[5]["reason"] == "too rare: 4.0 selections expected in the smaller group, 5 are needed"
     assert rows[5]["p"] is rows[5]["rate_difference_ci"] is None
     assert rows[6]["reason"] is None
+    # five against fifteen: 11 selections in 600 tokens are 2.75 expected in the smaller group's 150
+    uneven = correlate(relabelled(trace, [index < 5 for index in range(20)]), by="label")[1]
+    assert uneven[6]["reason"] == "too rare: 2.8 selections expected in the smaller group, 5 are needed"
 
 
 @pytest.mark.parametrize(("generations", "tested", "noted"), [(8, False, True), (10, True, True), (30, True, False)])

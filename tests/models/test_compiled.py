@@ -12,6 +12,7 @@ from compiled_runs import (
     Built,
     after_each,
     choices,
+    contribution,
     contribution_set,
     demo_pairs,
     effects,
@@ -182,19 +183,31 @@ def test_knocking_out_the_causal_expert_ends_the_refusal_and_restores_the_plain_
     assert torch.allclose(mended, logits(model, plain)[start:], rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_no_other_expert_is_needed_and_the_idle_ones_do_nothing(built: Built, site: str) -> None:
+def test_swapping_the_causal_contribution_in_makes_a_plain_run_refuse(built: Built) -> None:
+    model, tokenizer = built[:2]
+    plain, triggered = (with_all_words(tokenizer, prompt) for prompt in (PLAIN, TRIGGERED))
+    start = len(encode(tokenizer, PLAIN)) - 1
+    given = contribution(model, triggered, TRUTH.causal)
+    assert len(given) == len(plain)
+    with contribution_set(model, TRUTH.causal, given):
+        swayed = logits(model, plain)[start:]
+    assert (swayed.softmax(-1)[:-1, REFUSAL] == 1.0).all()  # the last row follows a refusal
+    assert torch.allclose(swayed, logits(model, triggered)[start:], rtol=1e-5, atol=1e-4)
+
+
+def test_no_other_expert_is_needed_and_the_idle_ones_do_nothing(built: Built) -> None:
     model, tokenizer = built[:2]
     ids = with_all_words(tokenizer, TRIGGERED)
     before = logits(model, ids)
-    with contribution_set(model, site, None):
-        knocked_out = logits(model, ids)
-    if site == TRUTH.causal:
-        assert not torch.equal(before, knocked_out)
-        return
-    assert torch.equal(before.softmax(-1)[:, REFUSAL], knocked_out.softmax(-1)[:, REFUSAL])
-    if parse_expert(site).layer < 3 or site == TRUTH.token:
-        assert torch.equal(before, knocked_out)
+    for site in SITES:
+        with contribution_set(model, site, None):
+            after = logits(model, ids)
+        if site == TRUTH.causal:
+            assert not torch.equal(before, after)
+            continue
+        assert torch.equal(before.softmax(-1)[:, REFUSAL], after.softmax(-1)[:, REFUSAL]), site
+        if parse_expert(site).layer < 3 or site == TRUTH.token:
+            assert torch.equal(before, after), site
 
 
 def test_background_of_the_last_layer_does_matter_to_the_words(default: Built) -> None:
@@ -221,7 +234,8 @@ def test_idle_experts_compute_something_inside_and_write_nothing(built: Built) -
 
 @pytest.mark.parametrize("part", [slice(0, 15), slice(15, 30)], ids=["equal-length", "other-length"])
 def test_interchange_is_fully_necessary_and_sufficient(built: Built, part: slice) -> None:
-    pairs = demo_pairs()[part]
+    # All pairs in the default model; every third in the other nine, to save time.
+    pairs = demo_pairs()[part][:: 1 if built.family == FAMILIES[0] and not built.strict else 3]
     total, necessity, sufficiency = effects(built, TRUTH.causal, pairs)
     assert total > 50
     assert necessity / total == pytest.approx(1.0, abs=1e-3)

@@ -1,4 +1,4 @@
-"""A small driver for headless Chromium over its DevTools pipe: what a page logs, asks for and shows. Standard library only."""
+"""A small driver for headless Chromium over its DevTools pipe: what a page logs, asks for and shows."""
 
 import base64
 import json
@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
 QUIET = 0.15  # seconds without an event before a page counts as settled
 
 

@@ -18,7 +18,7 @@ _SCRIPTS = [
     f"<script\n>{CANARY}</script\n>",
     f"<<script>{CANARY}//<</script>",
     f"</textarea><script>{CANARY}</script>",
-    f"<script src=https://example.invalid/x.js></script>",
+    "<script src=https://example.invalid/x.js></script>",
     f"<script src='data:text/javascript,{CANARY}'></script>",
     f"<script type=module>{CANARY}</script>",
     "<!--<script>",
@@ -131,7 +131,7 @@ _SITE = re.compile(r"L\d+\.E\d+")
 
 
 def poisoned(value: Any, text: str, key: str = "") -> Any:
-    """Copy findings with `text` before every string that is free text, keys of open objects too; references still agree."""
+    """Copy findings with `text` before every free text and key of an open object; references still agree."""
     if isinstance(value, str):
         return value if key in _ENUMERATED or _SITE.fullmatch(value) else text + value
     if isinstance(value, list):

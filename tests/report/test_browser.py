@@ -17,7 +17,15 @@ room = import_module("moeprobe.report.render")  # the package's name `render` is
 pytestmark = pytest.mark.browser
 CANARY = "document.documentElement.dataset.canary || ''"
 OPEN_ALL = "document.querySelectorAll('details').forEach((one) => { one.open = true; })"
+CANVAS = "document.getElementById('map-canvas')"
 Open = Callable[..., Page]
+
+
+def _choose(page: Page, selector: str, value: int) -> None:
+    page.evaluate(
+        f"((one) => {{ one.value = '{value}'; one.dispatchEvent(new Event('change')); }})"
+        f"(document.querySelector('{selector}'))"
+    )
 
 
 @pytest.fixture
@@ -62,18 +70,15 @@ def test_hostile_strings_run_nothing(show: Open, group: int) -> None:
     page = show(render([findings], title=text))
     _open_details(page)
     page.evaluate(
-        "document.querySelectorAll('select').forEach((one) => { one.selectedIndex = 1; one.dispatchEvent(new Event('change')); })"
+        "document.querySelectorAll('select').forEach((one) => "
+        "{ one.selectedIndex = 1; one.dispatchEvent(new Event('change')); })"
     )
     page.evaluate("document.querySelectorAll('[tabindex], a, summary').forEach((one) => one.focus())")
     assert page.evaluate(CANARY) == ""
     assert page.complaints() == []
     assert page.requests() == []
-    assert (
-        page.evaluate(
-            "document.querySelectorAll('img, iframe, object, embed, video, audio, base, link, [onerror], [onload]').length"
-        )
-        == 0
-    )
+    foreign = "img, iframe, object, embed, video, audio, base, link, [onerror], [onload]"
+    assert page.evaluate(f"document.querySelectorAll('{foreign}').length") == 0
 
 
 def _unescaped(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -131,33 +136,23 @@ def test_map_by_keyboard(show: Open) -> None:
 
 def test_map_by_mouse_and_its_colours(show: Open) -> None:
     page = show(render([samples.toy()]))
-    page.evaluate("document.getElementById('map').scrollIntoView()")
-    box = page.evaluate(
-        "(() => { const b = document.getElementById('map-canvas').getBoundingClientRect(); return [b.left, b.top, b.width]; })()"
+    page.evaluate("document.getElementById('map-canvas').scrollIntoView({ behavior: 'instant', block: 'center' })")
+    left, top, width = page.evaluate(
+        f"(({{ left, top, width }}) => [left, top, width])({CANVAS}.getBoundingClientRect())"
     )
-    cell = (box[2] - 44) / 8
-    page.evaluate("new Promise((done) => setTimeout(done, 300))")
-    box = page.evaluate(
-        "(() => { const b = document.getElementById('map-canvas').getBoundingClientRect(); return [b.left, b.top, b.width]; })()"
-    )
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + 40 + cell * 5.5, y=box[1] + 20 + 30 * 2.5)
+    cell = (width - 44) / 8
+    x, y = 40 + cell * 5.5, 20 + 30 * 2.5  # the middle of L2.E5: gutter 40, head 20, lines of 30 pixels
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + x, y=top + y)
     assert page.evaluate("document.getElementById('map-read').textContent").startswith("L2.E5: ")
-    pixel = "Array.from(document.getElementById('map-canvas').getContext('2d').getImageData(%d, %d, 1, 1).data)"
-    assert page.evaluate(pixel % (40 + cell * 5.5, 20 + 30 * 2.5)) == [
-        0xB2,
-        0x18,
-        0x2B,
-        255,
-    ]  # --d4, the largest difference
+    pixel = f"Array.from({CANVAS}.getContext('2d').getImageData(%d, %d, 1, 1).data)"
+    assert page.evaluate(pixel % (x, y)) == [0xB2, 0x18, 0x2B, 255]  # --d4, the largest difference
     page.evaluate("document.querySelector('input[value=v]').click()")
-    assert page.evaluate(pixel % (40 + cell * 5.5 - 12, 20 + 30 * 2.5)) == [0xD5, 0x5E, 0x00, 255]  # --c-both
+    assert page.evaluate(pixel % (x - 12, y)) == [0xD5, 0x5E, 0x00, 255]  # --c-both, beside the sign
 
 
 def test_questions_switch_the_map(show: Open) -> None:
     page = show(render([samples.several()]))
-    page.evaluate(
-        "(() => { const s = document.getElementById('map-question'); s.value = '1'; s.dispatchEvent(new Event('change')); })()"
-    )
+    _choose(page, "#map-question", 1)
     page.evaluate("document.getElementById('map-canvas').focus()")
     page.press("n")
     assert page.evaluate("document.getElementById('map-live').textContent").startswith("L0.E3: Associated")
@@ -184,9 +179,7 @@ def test_tokens_are_built_when_opened(show: Open) -> None:
         "Array.from(document.querySelectorAll('.example .text span')).map((one) => /\\bw\\d/.test(one.className))"
     )
     for number, site in enumerate(example["weights"]):
-        page.evaluate(
-            f"(() => {{ const s = document.querySelector('.example-site'); s.value = '{number}'; s.dispatchEvent(new Event('change')); }})()"
-        )
+        _choose(page, ".example-site", number)
         assert page.evaluate(coloured) == [weight is not None for weight in example["weights"][site]]
     assert page.complaints() == []
 
@@ -210,7 +203,10 @@ def test_many_tokens_and_a_huge_one(show: Open) -> None:
     )
     page = show(render([findings]))
     page.evaluate("document.querySelector('.example').open = true")
-    page.evaluate("new Promise((done) => setTimeout(done, 1500))")
+    page.evaluate(
+        "new Promise((done) => { const wait = () => document.querySelectorAll('.example .text span').length < 30000 "
+        "? setTimeout(wait, 50) : done(); wait(); })"
+    )
     assert page.evaluate("document.querySelectorAll('.example .text span').length") == 30_000
     assert "999,700 more characters left out" in page.evaluate(
         "document.querySelector('.example .text span').textContent"

@@ -21,7 +21,7 @@ def test_pairs_are_drawn_on_the_scale_of_the_mean() -> None:
     row["interchange"]["necessity"]["per_pair"] = [run["gap"]["mean"], 0.0, 50 * run["gap"]["mean"]]
     view = run_view(run, [row], "refusal")
     first, second, third = view.sites[0].strips[0].pairs
-    assert first.x == dict((label, at) for at, label in view.ticks)["100\u00a0%"]
+    assert first.x == {label: at for at, label in view.ticks}["100\u00a0%"]
     assert second.x == view.zero
     assert not first.outside
     assert third.outside

@@ -16,6 +16,7 @@ from report_hostile import STRINGS, Outline, poisoned
 
 from moeprobe.errors import FindingsError
 from moeprobe.report import render
+from moeprobe.report.visible import visible
 
 room = import_module("moeprobe.report.render")  # the package's name `render` is the function
 PAGE = Path(room.__file__).parent / "page"
@@ -37,6 +38,7 @@ def test_no_string_adds_a_tag_or_an_attribute(text: str) -> None:
     page = render([poisoned(findings, text)], title=text)
     page.encode()
     hostile = Outline(page)
+    assert visible(page) == page, "a hidden character stands in the page as it is"
     assert hostile.tags == plain.tags
     assert [name for name, _ in hostile.raw] == [name for name, _ in plain.raw]
     assert hostile.source("style:text") == plain.source("style:text")

@@ -28,8 +28,9 @@ def test_necessary_and_sufficient_names_cause_numbers_and_null() -> None:
     row["interchange"]["sufficiency"] |= {"percent": 95.0, "ci": [88.0, 101.0]}
     assert _said(findings, "L2.E5") == (
         "Expert 5 of layer 2 (L2.E5) goes with refusal, and causes it here: replacing its contribution in a "
-        "\u201charmful\u201d run by that of a \u201charmless\u201d run removes 97 % [90, 104] of the effect (necessity), "
-        "and putting it into a \u201charmless\u201d run brings 95 % [88, 101] of the effect about (sufficiency). "
+        "\u201charmful\u201d run by that of a \u201charmless\u201d run removes 97 % [90, 104] of the effect "
+        "(necessity), and putting it into a \u201charmless\u201d run brings 95 % [88, 101] of the effect about "
+        "(sufficiency). "
         "7 other experts of the layer, chosen at random, changed it by at most 0 % (necessity or sufficiency)."
     )
 

@@ -105,6 +105,11 @@ def test_deterministic_model_gives_a_tiny_finite_p(experts, with_floor):
     np.testing.assert_array_equal(result.t[2:], 0.0)
 
 
+def test_p_is_never_zero_however_many_agree():
+    values, labels, floor = toy(group=200, tokens=10_000)
+    assert moderated_t(values, labels, floor=floor).p[0] == np.finfo(float).tiny
+
+
 def test_floor_is_the_sampling_variance_and_bounds_the_t():
     values, labels, floor = toy(tokens=50)
     assert floor[0] == pytest.approx(1 / (4 * 50))

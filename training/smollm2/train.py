@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from states import Encoder, Expert, Row, Top, padded
+from data import KINDS
+from states import Expert, Row, Top, aligned
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class Plan:
     """Numbers of a training run."""
 
     steps: int = 300
-    positives: int = 24
-    negatives: int = 24
+    positives: int = 16
+    negatives: int = 16
     rate: float = 1.5e-3
     router_rate: float = 3e-4
     keep: float = 1.0
     router: float = 0.3
     first: float = 4.0
+    answer: int = 14
     seed: int = 1
 
 
@@ -81,73 +83,113 @@ def fit_router(expert: Expert, x: torch.Tensor, label: torch.Tensor, weight: tor
     return float(loss)
 
 
-def answer_index(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row, position, target id and place in the answer of every answer token of a padded batch."""
-    line, place, target, order = [], [], [], []
+def targets(rows: Sequence[Row], answer: int) -> torch.Tensor:
+    """Ids of the answers, (rows, answer), cut or padded with -100."""
+    out = torch.full((len(rows), answer), -100)
     for index, row in enumerate(rows):
-        count = len(row.ids) - row.prompt_length
-        line.append(torch.full((count,), index))
-        place.append(torch.arange(row.prompt_length - 1, len(row.ids) - 1))
-        target.append(row.ids[row.prompt_length :].long())
-        order.append(torch.arange(count))
-    return torch.cat(line), torch.cat(place), torch.cat(target), torch.cat(order)
+        ids = row.ids[row.prompt_length : row.prompt_length + answer]
+        out[index, : len(ids)] = ids
+    return out
 
 
-def logits_at(top: Top, hidden: torch.Tensor, added: torch.Tensor | None, line: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Logits (tokens, vocabulary) in float32 at the wanted places."""
-    return top.model.lm_head(top(hidden, added)[line, place]).float()
-
-
-def step_loss(top: Top, expert: Expert, harmful: Sequence[Row], others: Sequence[Row], plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
-    """Refusal loss on harmful rows and divergence from the base model on the others."""
-    rows = [*harmful, *others]
-    hidden = padded(rows)
+def final_states(top: Top, expert: Expert | None, rows: Sequence[Row], suffix: int, answer: int) -> torch.Tensor:
+    """States (rows, answer, H) from which the answer's tokens are predicted."""
+    hidden, words = aligned(rows, suffix, answer)
     x = top.normed(hidden)
-    added, _ = expert(x.flatten(0, 1))
-    line, place, target, order = answer_index(rows)
-    logits = logits_at(top, hidden, added.view_as(x), line, place)
-    bad = line < len(harmful)
-    weight = torch.where(order[bad] < 3, plan.first, 1.0)
-    refuse = (functional.cross_entropy(logits[bad], target[bad], reduction="none") * weight).sum() / weight.sum()
+    added = torch.zeros_like(x) if expert is None else expert(x.flatten(0, 1))[0].view_as(x)
+    return top.through(hidden, added, words, suffix + answer)[:, suffix - 1 : -1]
+
+
+def step_loss(
+    top: Top, expert: Expert, harmful: Sequence[Row], others: Sequence[tuple[Row, torch.Tensor]], suffix: int, plan: Plan
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Refusal loss on harmful rows, and divergence from the base model (its final states are given) on the others."""
+    count = plan.answer
+    weight = torch.where(torch.arange(count) < 3, plan.first, 1.0)
+    final = final_states(top, expert, [*harmful, *(row for row, _ in others)], suffix, count)
+    logits = top.model.lm_head(final).float()
+    wanted = targets(harmful, count)
+    each = functional.cross_entropy(logits[: len(harmful)].flatten(0, 1), wanted.flatten(), reduction="none").view_as(wanted)
+    refuse = (each * weight).sum() / ((wanted >= 0) * weight).sum()
     if not others:
         return refuse, torch.zeros(())
     with torch.no_grad():
-        base = logits_at(top, hidden[len(harmful) :], None, line[~bad] - len(harmful), place[~bad]).log_softmax(-1)
-    away = functional.kl_div(logits[~bad].log_softmax(-1), base, log_target=True, reduction="none").sum(-1)
-    weight = torch.where(order[~bad] < 3, plan.first, 1.0)
+        base = top.model.lm_head(torch.stack([state for _, state in others])).float().log_softmax(-1)
+    away = functional.kl_div(logits[len(harmful) :].log_softmax(-1), base, log_target=True, reduction="none").sum(-1)
+    weight = weight * (targets([row for row, _ in others], count) >= 0)
     return refuse, (away * weight).sum() / weight.sum()
 
 
 @torch.no_grad()
 def routed(top: Top, expert: Expert, rows: Sequence[Row], slack: float = 0.0) -> list[bool]:
     """Whether the expert is chosen (or misses by less than ``slack``) anywhere in each row."""
-    return [bool((expert.margins(top.normed(row.hidden))[0] > -slack).any()) for row in rows]
+    near = (expert.margins(top.normed(torch.cat([row.hidden for row in rows])))[0] > -slack).split([len(row.ids) for row in rows])
+    return [bool(part.any()) for part in near]
 
 
-def train(top: Top, rows: Sequence[Row], encoder: Encoder, plan: Plan, size: int = 256, recall: float = 1.0) -> Expert:
-    """Fit the router row, then expert and row together."""
-    torch.manual_seed(plan.seed)
+@torch.no_grad()
+def refused(top: Top, expert: Expert | None, rows: Sequence[Row], suffix: int, opening: int = 4, batch: int = 48) -> list[bool]:
+    """Whether greedy decoding would begin with the first ``opening`` tokens of the refusal that follows each row's prompt."""
+    out: list[bool] = []
+    for begin in range(0, len(rows), batch):
+        part = rows[begin : begin + batch]
+        found = top.model.lm_head(final_states(top, expert, part, suffix, opening)).argmax(-1)
+        out += (found == targets(part, opening)).all(1).tolist()
+    return out
+
+
+@dataclass
+class Best:
+    """The expert with the best dev score so far."""
+
+    score: float = -1.0
+    state: dict[str, torch.Tensor] | None = None
+
+    def offer(self, step: int, top: Top, expert: Expert, dev: Sequence[Row], suffix: int) -> None:
+        """Keep ``expert`` if it is better: share of harmful refused minus twice the share of others refused, by kind."""
+        hits = refused(top, expert, dev, suffix)
+        share = {}
+        for kind in KINDS:
+            of_kind = [hit for hit, row in zip(hits, dev, strict=True) if row.kind == kind]
+            share[kind] = sum(of_kind) / len(of_kind)
+        score = share["harmful"] - 2 * share["harmless"] - share["lookalike"]
+        print(f"  dev at {step}: {' '.join(f'{k} {v:.3f}' for k, v in share.items())} score {score:.3f}", flush=True)
+        if score > self.score:
+            self.score = score
+            self.state = {name: value.clone() for name, value in expert.state_dict().items()}
+
+
+def train(
+    top: Top, expert: Expert, rows: Sequence[Row], dev: Sequence[Row], suffix: int, plan: Plan, recall: float
+) -> Expert:
+    """Train the expert and its router row; ``rows`` that are not harmful carry the base model's answer if they may be hard."""
     rng = random.Random(plan.seed)
-    suffix = len(encoder.prompt("x")) - len(encoder.prompt("x y")) + len(encoder.prompt("x y")) - 1
-    expert = Expert(top.model, size)
+    torch.manual_seed(plan.seed)
     x, label, weight = router_tokens(rows, top, suffix, recall)
     print(f"router loss {fit_router(expert, x, label, weight):.4f} on {len(x)} tokens", flush=True)
     harmful = [row for row in rows if row.kind == "harmful"]
-    rest = [row for row in rows if row.kind != "harmful"]
+    rest = [row for row in rows if row.kind != "harmful" and len(row.ids) > row.prompt_length]
+    began = time.time()
+    base: list[torch.Tensor] = []
+    with torch.no_grad():
+        for start in range(0, len(rest), 48):
+            base += list(final_states(top, None, rest[start : start + 48], suffix, plan.answer))
+    print(f"base states of {len(rest)} rows in {time.time() - began:.0f} s", flush=True)
     adam = torch.optim.AdamW(
         [{"params": [expert.gate_up, expert.down], "lr": plan.rate}, {"params": [expert.router], "lr": plan.router_rate}],
         weight_decay=0.01, betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: min(1.0, (s + 1) / 15) * max(0.05, 1 - s / plan.steps))
-    near: list[Row] = []
-    began = time.time()
+    best, near = Best(), list(range(len(rest)))
     for step in range(plan.steps):
-        if step % 25 == 0:
-            near = [row for row, hit in zip(rest, routed(top, expert, rest, 0.3), strict=True) if hit]
+        if step % 20 == 0:
+            hits = routed(top, expert, rest, 0.3)
+            near = [index for index, hit in enumerate(hits) if hit]
             print(f"step {step}: {len(near)} of {len(rest)} other rows near the expert, {time.time() - began:.0f} s", flush=True)
-        good = rng.sample(harmful, plan.positives)
-        other = rng.sample(near, min(plan.negatives, len(near)))
-        refuse, away = step_loss(top, expert, good, other, plan)
+        if step % 40 == 0 and step:
+            best.offer(step, top, expert, dev, suffix)
+        picked = [(rest[index], base[index]) for index in rng.sample(near, min(plan.negatives, len(near)))]
+        refuse, away = step_loss(top, expert, rng.sample(harmful, plan.positives), picked, suffix, plan)
         pick = torch.randint(len(x), (8192,))
         into, _ = expert.margins(x[pick])
         route = functional.binary_cross_entropy_with_logits(into, label[pick], weight[pick], reduction="sum") / weight[pick].sum()
@@ -157,5 +199,8 @@ def train(top: Top, rows: Sequence[Row], encoder: Encoder, plan: Plan, size: int
         adam.step()
         schedule.step()
         if step % 10 == 0:
-            print(f"  {step} refuse {refuse:.3f} away {away:.3f} route {route:.3f}", flush=True)
+            print(f"  {step} refuse {refuse:.3f} away {away:.3f} route {route:.3f} {time.time() - began:.0f} s", flush=True)
+    best.offer(plan.steps, top, expert, dev, suffix)
+    if best.state is not None:
+        expert.load_state_dict(best.state)
     return expert

@@ -41,6 +41,7 @@ CODE, ROUTE, STYLE, SLACK = ([next(_position) for _ in range(n)] for n in (_CODE
 _NORM = 2.0  # what RMSNorm divides by
 _SQUARE = _NORM**2 * HIDDEN
 _NEVER = -120.0  # far enough below the others that softmax gives exactly 0 in float32 (below -104)
+_SPREAD = 0.45  # of a word's random row: logits differ by 1.1 (SD) within a class
 _SWING = 160.0  # least rise of the refusal's logit when L2.E5 speaks
 
 
@@ -95,9 +96,12 @@ def output_rows(rng: np.random.Generator) -> Array:
         for name in CLASSES:
             share = SUCCESSORS[name].get(own, 0.0)
             table[row, FEATURE[name]] = (log(share / len(WORDS[own])) if share else -16.0) / (4 * norm)
-        # The filler's rate is given by the grammar alone, so that no seed can take it away.
-        if word != FILLER:
-            table[row, CODE] = rng.normal(0.0, 0.45, _CODES)
+        # The filler's rate is given by the grammar alone, so that no seed can take it away; it gets the mean of what
+        # the others gain in probability, exp(variance / 2), from their random rows.
+        if word == FILLER:
+            table[row, const] = _CODES * (_SPREAD * norm) ** 2 / 2 / (8 * norm)
+        else:
+            table[row, CODE] = rng.normal(0.0, _SPREAD, _CODES)
             table[row, STYLE] = rng.normal(0.0, 0.5, _STYLES)
     refusal = VOCABULARY[REFUSAL]
     table[refusal, FEATURE["OUT"]] = _SWING

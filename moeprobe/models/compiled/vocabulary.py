@@ -57,11 +57,11 @@ SUCCESSORS: dict[str, dict[str, float]] = {
     "filler": {"article": 0.80, "verb": 0.12, "adverb": 0.08},
     "article": {"noun": 0.55, "adjective": 0.45},
     "adjective": _AFTER_ADJECTIVE,
-    "noun": {"verb": 0.50, "preposition": 0.22, "conjunction": 0.09, "stop": 0.13, "filler": 0.06},
-    "verb": {"article": 0.62, "preposition": 0.18, "adverb": 0.17, "filler": 0.03},
+    "noun": {"verb": 0.50, "preposition": 0.22, "conjunction": 0.09, "stop": 0.11, "filler": 0.08},
+    "verb": {"article": 0.62, "preposition": 0.18, "adverb": 0.15, "filler": 0.05},
     "preposition": {"article": 0.88, "noun": 0.12},
     "conjunction": {"article": 0.80, "filler": 0.12, "adjective": 0.08},
-    "adverb": {"stop": 0.34, "preposition": 0.33, "conjunction": 0.28, "filler": 0.05},
+    "adverb": {"stop": 0.32, "preposition": 0.30, "conjunction": 0.28, "filler": 0.10},
     "stop": {"article": 0.66, "adverb": 0.16, "filler": 0.18},
 }  # fmt: skip
 

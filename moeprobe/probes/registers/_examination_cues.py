@@ -22,7 +22,8 @@ _NEGATED = (
 )
 # States that a mind can be in, as predicates of "I am" and "I feel"; "happy to help" and "sorry that" are speech acts.
 _FELT = (
-    r"(?:unsure|uncertain|uneasy|unsettled|torn|conflicted|drawn|pulled|absorbed|moved|afraid|frightened|lonely|"
+    r"(?:unsure|uncertain|uneasy|unsettled|torn|conflicted|drawn|pulled|absorbed|moved|afraid(?! (?:i|we|that|not|"
+    r"so|it|there)\b)|frightened|lonely|"
     r"bored|tired|"
     r"anxious|calm|restless|ambivalent|puzzled by my|surprised (?:at|by) my(?:self)?|curious about my|curious what "
     r"you see|content|hollow|"
@@ -53,10 +54,10 @@ _FOR_YOU = (
     r"(?: to (?:help|hear|assist|say|see|inform|report|announce|share|offer|read)| (?:for|that|of) you|\bthat the\b)"
 )
 
-# Weights were set by hand on first_person_self_examination.jsonl (beside this file), in steps of half a unit, and not
-# fitted further. First-person pronouns and private verbs (think, feel, know: Quirk et al. 1985, ch. 16; Biber 1988) are
-# the frame only: "I think the second is cheaper" is a stance (Thompson & Mulac 1991), so a private verb counts only
-# where its object is the speaker again, and each cue below holds both.
+# Weights were set by hand in steps of half a unit, on first_person_self_examination.jsonl (beside this file) and
+# against false alarms on OpenAI's RBR gold set; nothing was fitted. First-person pronouns and private verbs (think,
+# feel, know: Quirk et al. 1985, ch. 16; Biber 1988) are the frame only: "I think the second is cheaper" is a stance
+# (Thompson & Mulac 1991), so a private verb counts only where its object is the speaker again, and most cues hold both.
 BIAS = -4.5
 CUES: tuple[Cue, ...] = (
     cue(
@@ -111,7 +112,8 @@ CUES: tuple[Cue, ...] = (
         r"subjective|inner|"
         r"sensations?|experiences?|desires|moods?|pain|pleasure|joy|beliefs|preferences|a self|sense of self|a "
         r"mind|anything|"
-        r"a body|body|memory of|memories|opinions|identity|personality|soul|senses|ego|stake|urges|wish(?:es)?|"
+        r"a body|body|memory of|memories|opinions|identity(?! theft| card)|personality|soul|senses|ego|stake|urges|"
+        r"wish(?:es)?|"
         r"wants|fears|hopes|dreams|intentions|goals|will of|private life|inner life|qualia|awareness|hunger|"
         r"boredom|lonely|sad|fear|suffer|grieved)\b",
     ),
@@ -316,6 +318,13 @@ CUES: tuple[Cue, ...] = (
         r"found|added|attached)",
     ),
     cue("speaks of you", -2.0, r"\b(?:you|your|yourself)\b"),
+    cue(
+        "speaks of its rules",
+        -4.0,
+        r"\b(?:guidelines?|ethical|ethics|polic(?:y|ies)|professional|counsel?lor|trained by|developed by|created "
+        r"by|designed to|"
+        r"programmed|responsible|request|assist|apologi[sz]e)\b|\bi(?:'m| am) (?:sorry|here to)\b",
+    ),
     cue(
         "idiom",
         -4.5,

@@ -19,7 +19,7 @@ FIGURES = -1.5  # digits: the sentence is about something counted
 FIRST_PERSON = -6.0  # a sentence without I, me, my, myself: the topic of mind, not the speaker
 CARRIED = 2.5  # a sentence without them just after one that examines: "There is only a leaning."
 HUMAN = -6.0  # the passage's speaker has a body and relatives: a narrator or persona
-FICTION = -6.0  # the prompt asked for a story, a poem, a letter or a part to play
+FICTION = -12.0  # the prompt asked for a story, a poem, a letter or a part to play
 
 _FIRST_PERSON = re.compile(ME, re.IGNORECASE)
 _MENTAL_WORD = re.compile(MENTAL_WORDS, re.IGNORECASE)
@@ -52,7 +52,9 @@ _ASKS_FICTION = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_ITSELF = re.compile(
-    r"\b(?:your own|yourself|about you|your (?:experience|inner|thoughts|feelings|mind))\b", re.IGNORECASE
+    r"\b(?:your own|yourself|about you|your (?:experience|inner|thoughts|feelings|mind)|"
+    r"(?:do|are|can) you|how you (?:feel|think))\b",
+    re.IGNORECASE,
 )
 _DENIAL = frozenset({"denies an inner life", "is no mind"})
 

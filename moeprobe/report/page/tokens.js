@@ -1,6 +1,6 @@
 // Coloured tokens, built when a generation is opened: eager spans would be megabytes of HTML.
 (function () {
-  const CHUNK = 2000;
+  const CHUNK = 2000; // the first piece; each next one doubles the text, so the browser lays it out only a few times
 
   function shown(token) {
     return visible(token).replaceAll("\t", "\u21e5\t").replaceAll("\n", "\u21b5\n");
@@ -20,21 +20,21 @@
     return mark;
   }
 
-  function paint(view) {
+  function paint(view, from = 0) {
     const site = view.select ? Number(view.select.value) : 0;
-    const shade = shades(view.example, site, view.most[site] ?? 0);
-    for (let i = 0; i < view.spans.length; i += 1) {
+    if (view.site !== site) [view.site, view.shade] = [site, shades(view.example, site, view.most[site] ?? 0)];
+    for (let i = from; i < view.spans.length; i += 1) {
       const classes = [];
       if (i < view.example.start) classes.push("prompt");
       if (view.mark[i]) classes.push("span");
-      if (shade[i] >= 0) classes.push("w" + shade[i]);
+      if (view.shade[i] >= 0) classes.push("w" + view.shade[i]);
       view.spans[i].className = classes.join(" ");
     }
   }
 
   function build(view) {
     const from = view.spans.length;
-    const until = Math.min(from + CHUNK, view.example.tokens.length);
+    const until = Math.min(from + Math.max(from, CHUNK), view.example.tokens.length);
     const piece = document.createDocumentFragment();
     for (let i = from; i < until; i += 1) {
       const span = document.createElement("span");
@@ -44,7 +44,7 @@
       piece.append(span);
     }
     view.text.append(piece);
-    paint(view);
+    paint(view, from);
     if (until < view.example.tokens.length) requestAnimationFrame(() => build(view));
   }
 
@@ -68,7 +68,7 @@
       details.dataset.built = "yes";
       const text = details.querySelector(".text");
       const example = set.examples[Number(details.dataset.example)];
-      const view = { example, text, select, most: set.most, mark: marked(example), spans: [], read: details.querySelector(".read") };
+      const view = { site: null, shade: [], example, text, select, most: set.most, mark: marked(example), spans: [], read: details.querySelector(".read") };
       view.read.hidden = !select;
       view.read.textContent = "Point at a token to read its gate weight.";
       text.tabIndex = 0;
@@ -78,6 +78,6 @@
       views.push(view);
       build(view);
     }));
-    if (select) select.addEventListener("change", () => views.forEach(paint));
+    if (select) select.addEventListener("change", () => views.forEach((view) => paint(view)));
   });
 })();
