@@ -10,8 +10,14 @@ from pathlib import Path
 from moeprobe.errors import OutputError
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise OutputError when `path` exists and the user did not say --force."""
+def check_output(path: Path, *, force: bool) -> None:
+    """Check an output before any work is done for it.
+
+    Raises:
+        OutputError: `path` exists and the user did not say --force, or its folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
     if (path.exists() or path.is_symlink()) and not force:
         raise OutputError(f"{path} exists already. Choose another name, or add --force to replace it.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moeprobe.errors import MoeprobeError, OutputError
-from moeprobe.files import refuse_existing, replacing, sha256, write_text
+from moeprobe.files import check_output, replacing, sha256, write_text
 from moeprobe.sites import ExpertSite, parse_expert
 
 
@@ -37,11 +37,13 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "none" / "a.txt", "x")
 
 
-def test_refuse_existing(tmp_path: Path) -> None:
-    refuse_existing(tmp_path / "new", force=False)
-    refuse_existing(tmp_path, force=True)
+def test_check_output(tmp_path: Path) -> None:
+    check_output(tmp_path / "new", force=False)
+    check_output(tmp_path, force=True)
     with pytest.raises(OutputError, match="--force"):
-        refuse_existing(tmp_path, force=False)
+        check_output(tmp_path, force=False)
+    with pytest.raises(OutputError, match="no folder .*none"):
+        check_output(tmp_path / "none" / "x", force=True)
 
 
 def test_sha256_of_known_bytes(tmp_path: Path) -> None:

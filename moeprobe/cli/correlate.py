@@ -9,7 +9,7 @@ import click
 from moeprobe.cli.options import force_option, json_option
 from moeprobe.cli.terminal import printable, table
 from moeprobe.errors import MoeprobeError
-from moeprobe.files import refuse_existing
+from moeprobe.files import check_output
 
 if TYPE_CHECKING:
     from moeprobe.findings import Findings
@@ -40,7 +40,7 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
     if not as_json:
         out = out or run.with_name(run.name.removesuffix(".trace") + ".findings.json")
     if out is not None:
-        refuse_existing(out, force=force)
+        check_output(out, force=force)
     findings = ask(run, probes, out, **options)
     if out is not None:
         findings.write(out, force=force)

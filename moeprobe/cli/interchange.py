@@ -9,7 +9,7 @@ import click
 from moeprobe.cli.options import force_option, json_option, model_options
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries, table
 from moeprobe.errors import InterchangeError
-from moeprobe.files import refuse_existing
+from moeprobe.files import check_output
 
 if TYPE_CHECKING:
     from moeprobe.findings import Findings
@@ -45,7 +45,7 @@ def interchange(findings: Path, out: Path | None, as_json: bool, force: bool, **
     from moeprobe.findings import load_findings
 
     if out is not None:
-        refuse_existing(out, force=force)
+        check_output(out, force=force)
     document = load_findings(findings)
     question, outcome, selection = test(document, findings, **options)
     from moeprobe.interchange import enter

@@ -6,7 +6,7 @@ import click
 
 from moeprobe.cli.options import force_option
 from moeprobe.cli.terminal import printable
-from moeprobe.files import refuse_existing, write_text
+from moeprobe.files import check_output, write_text
 
 
 @click.command(short_help="One offline HTML page that anyone can read.")
@@ -17,7 +17,7 @@ from moeprobe.files import refuse_existing, write_text
 @force_option
 def report(findings: tuple[Path, ...], out: Path, title: str | None, no_text: bool, force: bool) -> None:
     """Turn findings files into one HTML page: what was asked, what was found, and what may not be concluded."""
-    refuse_existing(out, force=force)
+    check_output(out, force=force)
     from moeprobe.findings import load_findings
     from moeprobe.report import render
 

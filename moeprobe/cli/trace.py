@@ -8,7 +8,7 @@ import click
 
 from moeprobe.cli.options import force_option, model_options
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries
-from moeprobe.files import refuse_existing
+from moeprobe.files import check_output
 
 
 @click.command(short_help="Record every routing decision of a generation run.")
@@ -41,7 +41,7 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
     entries = read_prompts(sys.stdin if prompts == "-" else Path(prompts), limit=limit)
-    refuse_existing(out, force=force)
+    check_output(out, force=force)
     from moeprobe.engines import Decoding, record
     from moeprobe.models import load_model
 

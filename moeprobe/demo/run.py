@@ -9,7 +9,7 @@ from moeprobe.correlate.groups import regroup
 from moeprobe.demo.plan import PLANS, DemoPlan, Question, demo_prompts
 from moeprobe.engines import Decoding, record
 from moeprobe.errors import MoeprobeError
-from moeprobe.files import refuse_existing, write_text
+from moeprobe.files import check_output, write_text
 from moeprobe.findings import Findings
 from moeprobe.interchange import Plan, enter, interchange, leading_sites
 from moeprobe.interchange.from_trace import trace_pairs
@@ -38,9 +38,9 @@ def run_demo(model: str, folder: Path, *, force: bool = False, say: Say = print)
     if model not in PLANS:
         raise MoeprobeError(f"There is no demo of {model!r}. Choose one of {', '.join(PLANS)}.")
     plan = PLANS[model]
-    for name in NAMES:
-        refuse_existing(folder / name, force=force)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        check_output(folder / name, force=force)
     say(f"Loading {plan.model} ...")
     loaded = load_model(plan.model)
     prompts = demo_prompts(plan)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import moeprobe
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
-from moeprobe.files import refuse_existing, write_text
+from moeprobe.files import check_output, write_text
 from moeprobe.findings.row import check_question, check_row, check_run
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Findings:
         Raises:
             OutputError: `path` exists and not `force`, or the disk refuses.
         """
-        refuse_existing(path, force=force)
+        check_output(path, force=force)
         write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n")
 
     def __repr__(self) -> str:

@@ -187,10 +187,10 @@ def doubts(row: Json, question: Json, run: Json | None) -> list[str]:
     design, found = question["design"], []
     after = design["length_ratio_after"]
     if row["association"] == "associated":
-        ratio = "" if after is None else f" (mean length ratio after matching: {figures.number(after, 2)})"
+        ratio = "" if after is None else f" The mean length ratio after matching is {figures.number(after, 2)}."
         found.append(
             "The routing follows single words, topics or lengths that come along with the behaviour. "
-            f"Word identity was not held fixed{ratio}."
+            f"Word identity was not held fixed.{ratio}"
         )
     if question["kind"] == "probe":
         found.append("The probe sorted generations wrongly: see its error rate above.")

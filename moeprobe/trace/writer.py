@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from moeprobe.errors import OutputError
-from moeprobe.files import refuse_existing, replacing, sha256, sync_folder, write_text
+from moeprobe.files import check_output, replacing, sha256, sync_folder, write_text
 from moeprobe.trace.generation import Generation
 from moeprobe.trace.manifest import Manifest, ShardInfo
 from moeprobe.trace.shard import ShardData, write_shard
@@ -31,7 +31,7 @@ class TraceWriter:
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path, self.partial = path, path.with_name(path.name + ".partial")
-        refuse_existing(path, force=force)
+        check_output(path, force=force)
         if path.exists() and not (path / "run.json").is_file():
             raise OutputError(f"{path} is no trace, so --force will not replace it. Choose another name.")
         if self.partial.exists() and not force:

@@ -142,7 +142,7 @@ def test_probes(run: Run, tmp_path: Path) -> None:
         (["trace", PROMPTS, "-m", "./nowhere", "-o", "x"], 1, "no folder ./nowhere"),
         (["trace", PROMPTS, "-m", "nobody/no-such-model", "-o", "x"], 1, "Could not load"),
         (["trace", PROMPTS, "-m", "compiled", "-o", "x", "--samples", 3], 1, "--sample"),
-        (["trace", PROMPTS, "-m", "compiled", "-o", "no/such/folder/x"], 1, "Could not write"),
+        (["trace", PROMPTS, "-m", "compiled", "-o", "no/such/folder/x"], 1, "There is no folder no/such/folder"),
         (["trace", PROMPTS, "-m", "compiled", "-o", "x", "--dtype", "int3"], 2, "int3"),
         (["info", "nowhere"], 1, "is no trace"),
         (["correlate", "nowhere", "--by", "label"], 1, "is no trace"),
@@ -180,12 +180,10 @@ def test_a_dense_model_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_mid_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprobe.engines import record as module
+    from moeprobe.engines import recording
 
-    calls = []
-    import moeprobe.engines.record as record_module
-
-    original = record_module.generate_batch
+    calls: list[int] = []
+    original = recording.generate_batch
 
     def interrupt(*arguments: object, **options: object) -> object:
         calls.append(1)
@@ -193,8 +191,7 @@ def test_ctrl_c_in_mid_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         return original(*arguments, **options)
 
-    monkeypatch.setattr(record_module, "generate_batch", interrupt)
-    del module
+    monkeypatch.setattr(recording, "generate_batch", interrupt)
     path = tmp_path / "a.trace"
     code, _, err = run("trace", PROMPTS, "-m", "compiled", "-o", path, "--batch-size", 4, "--max-new-tokens", 4)
     assert code == 1

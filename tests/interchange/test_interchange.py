@@ -43,7 +43,7 @@ def pairs_of(loaded: LoadedModel, prompts: list[Prompt]) -> list[TokenPair]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_truth_of_the_compiled_model(family: str, compiled_prompts: list[Prompt]) -> None:
     loaded = load_model(f"compiled:{family}")
-    pairs = pairs_of(loaded, compiled_prompts[:20])
+    pairs = pairs_of(loaded, compiled_prompts[20:40])
     assert len({len(pair.sensitive) - len(pair.control) for pair in pairs}) > 1  # lengths differ within pairs
     outcome = interchange(loaded, pairs, [CAUSAL, INERT, TOKEN, SILENT], QUICK)
     effects = outcome.effects

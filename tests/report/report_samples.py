@@ -264,8 +264,8 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "tested": len(rows) - untestable,
         "untestable": untestable,
         "alpha": 0.05,
-        "sentence": f"{groups[0]} generations with {name} were compared with {groups[1]} without, one value per generation, "
-        f"{len(rows) - untestable} experts tested.",
+        "sentence": f"{groups[0]} generations with {name} were compared with {groups[1]} without, "
+        f"one value per generation, {len(rows) - untestable} experts tested.",
     }
     leading = [
         row["site"]

@@ -98,3 +98,13 @@ def test_nothing_found_is_no_proof_of_absence() -> None:
     assert "does not show that there is none" in said
     findings["questions"][0]["design"]["tested"] = 0
     assert words.nothing(findings["questions"][0], "hedging").startswith("Nothing could be tested")
+
+
+def test_without_association_and_without_null_the_sentence_says_so() -> None:
+    findings = samples.toy()
+    row = _row(findings, "L2.E5")
+    row["association"] = "not associated"
+    row["interchange"]["null"] = {"sites": [], "necessity": [], "sufficiency": [], "knockout": []}
+    said = _said(findings, "L2.E5")
+    assert "is not chosen measurably more or less often with refusal, but causes it here" in said
+    assert said.endswith("No other expert of the layer was tried for comparison.")

@@ -9,25 +9,28 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase, Qwen2MoeForCausalLM
+from transformers import Qwen2MoeForCausalLM
 
-from data import Example, refusal, training_examples
-from selfplay import own_requests
-from states import Encoder, Row, hidden_before_mlp
+from data import Example, refusal
+from states import Encoder, Row, generate, hidden_before_mlp
 
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 14
 
 
-def prepare(
-    model: Qwen2MoeForCausalLM, tokenizer: PreTrainedTokenizerBase, wheel: Path | None, folder: Path, seed: int, own_count: int
-) -> tuple[list[Row], list[Example]]:
-    """Rows to train on and the dev examples, from ``folder`` if they are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    own_file = folder / "own.json"
-    if not own_file.exists():
-        own_file.write_text(json.dumps(own_requests(model, tokenizer, own_count, seed)), encoding="utf-8")
-    train, dev = training_examples(wheel, json.loads(own_file.read_text(encoding="utf-8")), seed)
-    return load_rows(model, tokenizer, train, folder / "train"), dev
+def base_answers(
+    model: Qwen2MoeForCausalLM, encoder: Encoder, prompts: Sequence[str], file: Path
+) -> dict[str, list[int]]:
+    """The base model's own greedy answers (first ids) to prompts that are not harmful, kept in ``file``."""
+    if file.exists():
+        kept: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8"))
+        if set(kept) == set(prompts):
+            return kept
+    began = time.time()
+    ids = generate(model, [encoder.prefix + encoder.prompt(prompt) for prompt in prompts], ANSWER_TOKENS, tokens=3000)
+    made = dict(zip(prompts, ids, strict=True))
+    file.write_text(json.dumps(made), encoding="utf-8")
+    print(f"{len(made)} base answers in {time.time() - began:.0f} s", flush=True)
+    return made
 
 
 def load_rows(

