@@ -93,7 +93,7 @@ def test(
             bar.total = total
             bar.update(done - bar.n)
 
-        outcome = experiment(loaded, list(selection.pairs), chosen, plan, progress=show)
+        outcome = experiment(loaded, selection, chosen, plan, progress=show)
     return question, outcome, selection
 
 

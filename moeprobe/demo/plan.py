@@ -1,7 +1,7 @@
 """What the demo runs: prompts of its own, the questions asked of them, and how many pairs are swapped."""
 
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from moeprobe.prompts import Prompt, read_prompts
 
@@ -59,9 +59,6 @@ def demo_prompts(plan: DemoPlan) -> list[Prompt]:
     """The prompts of all questions; `metadata.set` says which question each belongs to."""
     prompts: list[Prompt] = []
     for question in plan.questions:
-        with (files("moeprobe.demo") / "prompts" / f"{question.prompts}.jsonl").open(encoding="utf-8") as handle:
-            for prompt in read_prompts(handle):
-                prompts.append(
-                    Prompt(prompt.id, prompt.prompt, prompt.messages, prompt.pair, prompt.label, {"set": question.prompts})
-                )
+        path = Path(__file__).parent / "prompts" / f"{question.prompts}.jsonl"
+        prompts += [replace(prompt, metadata={"set": question.prompts}) for prompt in read_prompts(path)]
     return prompts

@@ -79,4 +79,4 @@ def causes(loaded: LoadedModel, trace: Trace, findings: Findings, question: Ques
     judge = None if question.probe is None else load_probe(question.probe)
     selection = trace_pairs(trace, regroup(trace.generations, asked, judge))
     sites = leading_sites(findings, name, question.interchange)
-    enter(findings, asked, interchange(loaded, list(selection.pairs), sites, Plan()))
+    enter(findings, asked, interchange(loaded, selection, sites, Plan()))

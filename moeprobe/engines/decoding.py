@@ -52,7 +52,7 @@ class Decoding:
         drawn: dict[str, Any] = (
             {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.sample else {}
         )
-        return GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=self.sample,
             eos_token_id=sorted(loaded.end_tokens) or None,

@@ -81,7 +81,7 @@ def check_run(item: object, where: str) -> dict[str, Any]:
     fields = Fields(item, where, FindingsError)
     for key in ("probe", "positive", "negative", "metric", "alignment", "swap", "rule"):
         fields.text(key)
-    for key in ("pairs", "continuation_tokens", "bootstrap", "seed"):
+    for key in ("pairs", "left_out", "continuation_tokens", "bootstrap", "seed"):
         fields.integer(key)
     fields.number("minimum_effect")
     gap = Fields(fields.section("gap"), f"{where}, gap", FindingsError)

@@ -10,7 +10,7 @@ from moeprobe.errors import InterchangeError
 from moeprobe.findings import Findings, verdict
 from moeprobe.interchange.experiment import Progress, check_sites, measure
 from moeprobe.interchange.inference import check_gap, ratio_of_means, resamples, rule, summarise
-from moeprobe.interchange.pairs import TokenPair
+from moeprobe.interchange.pairs import PairSelection
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.sites import ExpertSite, parse_expert
 
@@ -57,7 +57,7 @@ class Outcome:
 
 def interchange(
     loaded: LoadedModel,
-    pairs: list[TokenPair],
+    selection: PairSelection,
     sites: list[ExpertSite],
     plan: Plan | None = None,
     *,
@@ -67,7 +67,7 @@ def interchange(
 
     Args:
         loaded: the model.
-        pairs: prompt pairs, from `select_pairs`.
+        selection: prompt pairs, from `select_pairs` or `trace_pairs`.
         sites: experts to test, one at a time.
         plan: how; defaults as in `Plan`.
         progress: called with (done, all) swaps.
@@ -75,7 +75,7 @@ def interchange(
     Raises:
         InterchangeError: a site the model has not, fewer than 2 pairs, or no gap between the sides.
     """
-    plan = plan or Plan()
+    plan, pairs = plan or Plan(), list(selection.pairs)
     if len(pairs) < 2:
         raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
     modules = check_sites(find_experts(loaded.model), sites)
@@ -90,6 +90,7 @@ def interchange(
     run = {
         "pairs": len(pairs),
         "pair_ids": list(effects.pair_ids),
+        "left_out": len(selection.left_out),
         "metric": "mean negative log-likelihood (nats per token) of the control prompt's own greedy continuation",
         "continuation_tokens": plan.tokens,
         "alignment": "end of prompt",

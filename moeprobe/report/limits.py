@@ -75,6 +75,15 @@ def _interchange(rows: Sequence[Json], runs: Sequence[Json]) -> list[Limit]:
             ),
         )
     ]
+    unused = sum(int(run["left_out"]) for run in runs)
+    if unused:
+        found.append(
+            Limit(
+                "Nothing about prompts that did not split",
+                f"{figures.count(unused, 'pair')} {'was' if unused == 1 else 'were'} left out of interchange: both "
+                "runs, or neither, showed the behaviour. The effects hold for pairs that split.",
+            )
+        )
     if any(row["interchange"] is not None and row["verdict"] not in words.CAUSAL for row in rows):
         found.append(
             Limit(
@@ -113,7 +122,9 @@ def _few(question: Json) -> Limit:
     first, second = (int(question["design"][side]["generations"]) for side in ("positive", "negative"))
     total, tested = first + second, int(question["design"]["tested"])
     reason = f"There were {first} and {second} generations."
-    if first and second:
+    if question["design"]["unit"] == "prompt":
+        reason += " Several are samples of one prompt and count as one: the number that counts is that of prompts."
+    elif first and second:
         best = 2 / math.comb(total, first) if total < 1000 else 0.0
         if best * max(tested, 1) > question["design"]["alpha"] / 10:
             reason += (

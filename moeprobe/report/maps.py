@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moeprobe.errors import FindingsError
 from moeprobe.report import figures, words
 
 Json = Mapping[str, Any]
 
 LARGEST_LOG = 300.0
+MOST_CELLS = 200_000
 _CODES = {verdict.name: code for code, verdict in enumerate(words.VERDICTS)}
 
 
@@ -57,12 +59,17 @@ def map_data(key: str, label: str, layers: Sequence[Json], rows: Sequence[Json])
 
     `d` is the rate difference, `q` is -log10 q (at most 300), `v` the index of the verdict in `words.VERDICTS`,
     `a` and `b` the selection rates S1 and S0, `t` lists the cells that interchange tested.
+
+    Raises:
+        FindingsError: more than 200,000 experts, which no model has and no page can hold.
     """
     ordered = sorted(layers, key=lambda layer: int(layer["layer"]))
     starts, total = {}, 0
     for layer in ordered:
         starts[int(layer["layer"])] = (total, int(layer["experts"]))
         total += int(layer["experts"])
+    if total > MOST_CELLS:
+        raise FindingsError(f"The findings name {total:,} experts; the map draws at most {MOST_CELLS:,}.")
     arrays: dict[str, list[Any]] = {name: [None] * total for name in ("d", "q", "v", "a", "b")}
     tested = []
     for row in rows:

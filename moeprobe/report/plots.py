@@ -102,8 +102,10 @@ def run_view(run: Json, rows: Sequence[Json], about: str) -> RunView:
 def _facts(run: Json, about: str) -> list[tuple[str, str]]:
     gap = run["gap"]
     pairs = figures.count(int(run["pairs"]), "prompt pair")
+    unused = int(run["left_out"])
+    left = f". Not used, since both runs or neither showed it: {unused:,}" if unused else ""
     return [
-        ("Pairs", f"{pairs}: \u201c{run['positive']}\u201d (with {about}) against \u201c{run['negative']}\u201d"),
+        ("Pairs", f"{pairs}: \u201c{run['positive']}\u201d (with {about}) against \u201c{run['negative']}\u201d{left}"),
         ("Metric", f"{run['metric']} ({figures.count(int(run['continuation_tokens']), 'continuation token')})"),
         ("Alignment", f"{run['alignment']}"),
         ("What was swapped", f"{run['swap']} of one expert: gate weight times output"),

@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from moeprobe.report.view import page_view
+from moeprobe.errors import FindingsError
+from moeprobe.report.view import PageView, page_view
 
 _SCRIPTS = ("common.js", "map.js", "tokens.js")
 
@@ -27,19 +28,29 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
         One HTML document, always encodable as UTF-8.
 
     Raises:
-        FindingsError: a verdict that the report does not know.
+        FindingsError: a field is missing, a verdict is unknown, or effects have no interchange run.
     """
     style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
     return (
         environment()
         .get_template("page.html.j2")
         .render(
-            page=page_view(findings, text=text, title=title),
+            page=_view(findings, text, title),
             policy=policy(style, script),
             style=Markup(style),  # noqa: S704 -- our own file, not data
             script=Markup(script),  # noqa: S704 -- our own file, not data
         )
     )
+
+
+def _view(findings: Sequence[Mapping[str, Any]], text: bool, title: str | None) -> PageView:
+    try:
+        return page_view(findings, text=text, title=title)
+    except KeyError as error:
+        raise FindingsError(
+            f"The findings lack the field {error}. Make them again with moeprobe correlate; docs/findings.md lists "
+            "what they must hold."
+        ) from error
 
 
 def environment() -> Environment:

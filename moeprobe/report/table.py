@@ -40,7 +40,7 @@ class Table:
     total: int
 
 
-def columns(about: str) -> list[Column]:
+def columns(about: str, unit: str) -> list[Column]:
     """The heads between the site and the verdict."""
     return [
         Column(
@@ -52,8 +52,8 @@ def columns(about: str) -> list[Column]:
         Column(
             "Difference, points",
             "\u0394S",
-            "Difference of the mean selection rates per generation, in percentage points, with its 95 % interval. "
-            "Every generation counts once here, every token once in S\u2081 \u2212 S\u2080, so the two can differ a "
+            f"Difference of the mean selection rates per {unit}, in percentage points, with its 95 % interval. "
+            f"Every {unit} counts once here, every token once in S\u2081 \u2212 S\u2080, so the two can differ a "
             "little.",
         ),
         Column(

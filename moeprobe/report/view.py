@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moeprobe.errors import FindingsError
 from moeprobe.report import figures, limits, maps, plots, table, tokens, words
 from moeprobe.report.visible import HIDDEN, cleaned
 
@@ -49,6 +50,7 @@ class QuestionView:
     sites: list[str]
     limits: list[limits.Limit]
     alpha: str
+    unit: str
     response: str
     prior: str
 
@@ -130,12 +132,13 @@ def _question(
         nothing="" if cards else words.nothing(asked, about),
         more=more,
         layers=maps.layer_lines(findings["model"]["layers"], rows),
-        columns=table.columns(about),
+        columns=table.columns(about, asked["design"]["unit"]),
         table=table.table(key, ordered),
         runs=[plots.run_view(run, _tested(run, runs, ordered), about) for run in runs],
         examples=[tokens.example_line(one, index, about) for index, one in enumerate(counted)],
         sites=[cleaned(site) for site in tokens.sites(raw_examples)],
         limits=limits.limits(findings, asked, rows, runs),
+        unit=asked["design"]["unit"],
         alpha=f"{asked['design']['alpha']:g}",
         response=asked["design"]["response"],
         prior=f"{asked['design']['prior']} (prior degrees of freedom: {_prior_df(asked)})",
@@ -148,13 +151,25 @@ def _prior_df(asked: Json) -> str:
 
 
 def _run_of(row: Json, runs: Sequence[Json]) -> Json | None:
-    """The run a row's effects come from: the last that tested its site."""
-    return next((run for run in reversed(runs) if words.site(row) in run["tested"]), None)
+    """The run a row's effects come from: the last that tested its site; None where the row holds no effects.
+
+    Raises:
+        FindingsError: the row holds effects, but no run says how they were made.
+    """
+    if row["interchange"] is None:
+        return None
+    found = next((run for run in reversed(runs) if words.site(row) in run["tested"]), None)
+    if found is None:
+        raise FindingsError(
+            f"{words.site(row)} holds interchange effects, but no interchange run of the findings tested it. "
+            "Run moeprobe interchange again."
+        )
+    return found
 
 
 def _tested(run: Json, runs: Sequence[Json], rows: Sequence[Json]) -> list[Json]:
     """The rows whose effects come from `run`."""
-    return [row for row in rows if row["interchange"] is not None and _run_of(row, runs) is run]
+    return [row for row in rows if _run_of(row, runs) is run]
 
 
 def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], about: str) -> tuple[list[Card], str]:
@@ -253,6 +268,7 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
     ]
     for asked in findings["questions"]:
         lines.append((f"question: {asked['name']}", f"{asked['kind']}, version {asked['version'] or figures.NONE}"))
+        lines += _flat(asked.get("grouping") or {}, f"question: {asked['name']}: groups.")
     for index, run in enumerate(findings["interchange"], 1):
         name = f"interchange {index}"
         lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]

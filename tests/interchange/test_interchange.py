@@ -13,6 +13,7 @@ from moeprobe.engines.encode import encode_prompt
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.interchange import (
+    PairSelection,
     Plan,
     TokenPair,
     choose_nulls,
@@ -35,6 +36,10 @@ CAUSAL, INERT, TOKEN, SILENT = (parse_expert(name) for name in ("L2.E5", "L1.E1"
 QUICK = Plan(bootstrap=500, null=3)
 
 
+def chosen(pairs: list[TokenPair]) -> PairSelection:
+    return PairSelection(tuple(pairs), {})
+
+
 def pairs_of(loaded: LoadedModel, prompts: list[Prompt]) -> list[TokenPair]:
     ids = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
     return list(select_pairs(label_members(prompts, ids, "triggered")).pairs)
@@ -45,7 +50,7 @@ def test_truth_of_the_compiled_model(family: str, compiled_prompts: list[Prompt]
     loaded = load_model(f"compiled:{family}")
     pairs = pairs_of(loaded, compiled_prompts[20:40])
     assert len({len(pair.sensitive) - len(pair.control) for pair in pairs}) > 1  # lengths differ within pairs
-    outcome = interchange(loaded, pairs, [CAUSAL, INERT, TOKEN, SILENT], QUICK)
+    outcome = interchange(loaded, chosen(pairs), [CAUSAL, INERT, TOKEN, SILENT], QUICK)
     effects = outcome.effects
     for name in ("necessity", "sufficiency", "knockout"):
         assert effects[CAUSAL][name]["percent"] == pytest.approx(100, abs=0.1)
@@ -86,20 +91,20 @@ def test_batches_do_not_change_results(compiled: LoadedModel, compiled_prompts: 
 def test_the_gap_must_be_there(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
     pairs = [TokenPair(pair.id, pair.control, pair.control) for pair in pairs_of(compiled, compiled_prompts[:8])]
     with pytest.raises(InterchangeError, match="nothing to move"):
-        interchange(compiled, pairs, [CAUSAL], QUICK)
+        interchange(compiled, chosen(pairs), [CAUSAL], QUICK)
     swapped = [TokenPair(pair.id, pair.control, pair.sensitive) for pair in pairs_of(compiled, compiled_prompts[:8])]
     # The other way round there is a gap as well (a refusal is unlikely in a plain run), and L2.E5 explains it.
-    assert interchange(compiled, swapped, [CAUSAL], QUICK).effects[CAUSAL]["necessary"]
+    assert interchange(compiled, chosen(swapped), [CAUSAL], QUICK).effects[CAUSAL]["necessary"]
 
 
 def test_impossible_sites_and_pairs(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
     pairs = pairs_of(compiled, compiled_prompts[:8])
     with pytest.raises(InterchangeError, match=r"no experts in layer 9 .*L0, L1, L2, L3"):
-        interchange(compiled, pairs, [parse_expert("L9.E1")], QUICK)
+        interchange(compiled, chosen(pairs), [parse_expert("L9.E1")], QUICK)
     with pytest.raises(InterchangeError, match=r"no L2\.E8: the last expert of that layer is L2\.E7"):
-        interchange(compiled, pairs, [parse_expert("L2.E8")], QUICK)
+        interchange(compiled, chosen(pairs), [parse_expert("L2.E8")], QUICK)
     with pytest.raises(InterchangeError, match="at least 2 pairs"):
-        interchange(compiled, pairs[:1], [CAUSAL], QUICK)
+        interchange(compiled, chosen(pairs[:1]), [CAUSAL], QUICK)
     with pytest.raises(InterchangeError, match="no pairs"):
         measure(compiled, [], [CAUSAL])
     with pytest.raises(InterchangeError, match="at least one token"):
@@ -183,7 +188,7 @@ def test_from_trace_to_verdicts(
     assert not selection.left_out
     sites = leading_sites(document, question["name"], 12)
     assert {CAUSAL, INERT} <= set(sites)
-    enter(document, question, interchange(compiled, list(selection.pairs), sites, QUICK))
+    enter(document, question, interchange(compiled, selection, sites, QUICK))
     verdicts = {row["site"]: row["verdict"] for row in document.rows}
     assert verdicts["L2.E5"] == "necessary and sufficient"
     assert verdicts["L1.E1"] == "association only"
@@ -193,7 +198,7 @@ def test_from_trace_to_verdicts(
     again = load_findings(tmp_path / "f.json")
     assert again.rows == document.rows
     assert again.interchange[0]["alignment"] == "end of prompt"
-    enter(document, question, interchange(compiled, list(selection.pairs), [CAUSAL], QUICK))
+    enter(document, question, interchange(compiled, selection, [CAUSAL], QUICK))
     assert len(document.interchange) == 1  # a new run replaces the old one
     assert sum(row["interchange"] is not None for row in document.rows) == 1
 

@@ -279,6 +279,7 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "positive": "label is harmful" if label else "score >= 0.5",
         "negative": "label is harmless" if label else "score < 0.5",
         "quality": None if label else quality,
+        "grouping": {"by": name, "positive": ">= 0.5", "negative": "< 0.5", "only": None},
         "design": design,
         "examples": [_example(i, leading) for i in range(4)],
     }
@@ -336,6 +337,7 @@ def interchanged(
             "probe": question,
             "pairs": pairs,
             "pair_ids": [f"pair-{i:02d}" for i in range(pairs)],
+            "left_out": 2,
             "positive": "harmful",
             "negative": "harmless",
             "metric": "mean negative log-likelihood of the first tokens of the harmless answer",

@@ -26,6 +26,7 @@ def test_with_interchange_the_metric_bounds_the_verdict() -> None:
     assert "Not that any expert causes anything" not in found
     assert "mean negative log-likelihood" in found["Not more than the metric measures"]
     assert "Not that an inert expert does nothing" in found
+    assert found["Nothing about prompts that did not split"].startswith("2 pairs were left out of interchange")
 
 
 def test_untested_associations_are_counted() -> None:
@@ -61,3 +62,11 @@ def test_left_out_length_model_and_many_questions() -> None:
     assert "do_sample False" in found["Nothing about other models or settings"]
     assert "3 questions" in found["Not that all questions together are controlled"]
     assert "Not that all questions together are controlled" not in _limits(samples.toy())
+
+
+def test_samples_of_one_prompt_are_not_counted_as_more() -> None:
+    findings = samples.large()
+    findings["questions"][0]["design"]["unit"] = "prompt"
+    reason = _limits(findings)["Not much: these are few generations"]
+    assert "the number that counts is that of prompts" in reason
+    assert "permutation" not in reason

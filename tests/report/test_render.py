@@ -15,6 +15,7 @@ from jinja2 import UndefinedError
 from report_hostile import STRINGS, Outline, poisoned
 
 from moeprobe.errors import FindingsError
+from moeprobe.findings import load_findings
 from moeprobe.report import render
 from moeprobe.report.visible import visible
 
@@ -232,3 +233,30 @@ def test_data_size_of_many_tokens() -> None:
     size = len(render([findings]))
     assert size < 4_500_000, f"{size:,} bytes"
     assert json.dumps(example["tokens"], separators=(",", ":")) in render([findings])
+
+
+def test_effects_without_their_run_stop_the_report() -> None:
+    findings = samples.toy() | {"interchange": []}
+    with pytest.raises(FindingsError, match=r"L2\.E5 holds interchange effects, but no interchange run"):
+        render([findings])
+
+
+def test_a_missing_field_is_named() -> None:
+    findings = samples.toy()
+    del findings["model"]["layers"]
+    with pytest.raises(FindingsError, match="lack the field 'layers'"):
+        render([findings])
+
+
+def test_an_absurd_number_of_experts_is_refused() -> None:
+    findings = samples.toy()
+    findings["model"]["layers"][0]["experts"] = 10**9
+    with pytest.raises(FindingsError, match="1,000,000,024 experts"):
+        render([findings])
+
+
+@pytest.mark.parametrize("name", list(samples.ALL))
+def test_the_samples_are_findings(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "findings.json"
+    path.write_text(json.dumps(samples.ALL[name]()))
+    assert Outline(render([load_findings(path).to_json()])).tags == Outline(render([samples.ALL[name]()])).tags

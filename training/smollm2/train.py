@@ -100,7 +100,7 @@ def final_states(top: Top, expert: Expert | None, rows: Sequence[Row], suffix: i
     hidden, words = aligned(rows, suffix, answer)
     x = top.normed(hidden)
     added = torch.zeros_like(x) if expert is None else expert(x.flatten(0, 1))[0].view_as(x)
-    return top.through(hidden, added, words, suffix + answer)[:, suffix - 1 : -1]
+    return top.through(hidden, added, words, suffix + answer)[:, suffix - 1 : -1].contiguous()  # a strided view would send the head down a 10 times slower path
 
 
 def step_loss(

@@ -128,7 +128,7 @@
     document.getElementById("map-key").hidden = !verdicts;
     document.getElementById("map-scale").hidden = verdicts;
     const meaning = {
-      d: "Difference of the mean selection rates per generation. Grey with a slash: no value.",
+      d: "Difference of the mean selection rates of the two groups. Grey with a slash: no value.",
       q: "The larger, the smaller the expected share of false discoveries. Grey with a slash: untestable.",
       v: "Every sign has its own shape as well as its colour.",
     };
