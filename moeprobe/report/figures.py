@@ -29,7 +29,7 @@ def points(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Print an effect in percent. An exact zero is ``0 %``; what only rounds to zero says so."""
+    """Print an effect in percent. An exact zero is ``0 %``; what only rounds to zero is ``0.0 %``."""
     return NONE if value is None else f"{_percent_digits(value)}{_NBSP}%"
 
 
@@ -37,7 +37,7 @@ def _percent_digits(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) < 0.05:
-        return "under 0.1" if value > 0 else "above \u22120.1"
+        return "0.0"
     return number(value, 0 if abs(value) >= 9.95 else 1)
 
 
@@ -47,7 +47,7 @@ def interval(bounds: Sequence[float | None] | None, scale: float = 1.0, digits: 
         return "[no interval]"
     low, high = bounds[0] * scale, bounds[1] * scale
     if digits is None:
-        digits = 0 if max(abs(low), abs(high)) >= 9.95 else 1
+        digits = 0 if max(abs(low), abs(high)) >= 9.95 or low == high == 0 else 1
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 

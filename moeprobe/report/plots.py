@@ -58,7 +58,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class SiteFigure:
-    """All strips of one site, with the verdict."""
+    """The strips of one site, with the verdict; none where every effect is exactly zero or the site is not drawn."""
 
     site: str
     verdict: words.Verdict
@@ -140,7 +140,9 @@ def _in_percent(per_pair: Sequence[float | None], run: Json) -> list[float]:
 
 def _site(run: Json, row: Json, axis: Axis, *, draw: bool) -> SiteFigure:
     swaps = row["interchange"]
-    strips = [_strip(run, swaps, key, label, axis) for key, label in _MEASURES] if draw else []
+    strips = (
+        [_strip(run, swaps, key, label, axis) for key, label in _MEASURES] if draw and not swaps["exactly_zero"] else []
+    )
     return SiteFigure(
         site=words.site(row),
         verdict=words.verdict(row["verdict"]),

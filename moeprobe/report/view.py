@@ -10,8 +10,8 @@ from moeprobe.report.visible import HIDDEN, cleaned
 
 Json = Mapping[str, Any]
 
-CARDS = 12
-UNTESTED_CARDS = 5
+CAUSAL_CARDS = 12
+OTHER_CARDS = 4
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], ab
     causal = [row for row in rows if row["verdict"] in words.CAUSAL]
     tested = [row for row in rows if row["verdict"] in ("association only", "neither")]
     untested = [row for row in rows if row["verdict"] == "associated"]
-    chosen = [*causal, *tested, *untested[:UNTESTED_CARDS]][:CARDS]
+    chosen = [*causal[:CAUSAL_CARDS], *tested[:OTHER_CARDS], *untested[:OTHER_CARDS]]
     left = len(causal) + len(tested) + len(untested) - len(chosen)
     more = f"{figures.count(left, 'more expert')} with a finding or a test: see the table below." if left else ""
     return [_card(key, asked, row, _run_of(row, runs), about) for row in chosen], more

@@ -98,6 +98,11 @@ def behaviour(name: str) -> str:
     return f"the label \u201c{name.removeprefix('label:')}\u201d" if name.startswith("label:") else name
 
 
+def caused(about: str) -> str:
+    """What a causal verdict is about. Nobody can cause a label that was given: there it is the measured difference."""
+    return f"the measured difference that goes with {about}" if about.startswith("the label ") else about
+
+
 def effect(value: Json) -> str:
     """Print an effect with its interval: ``97 % [90, 104]``."""
     return f"{figures.percent(value['percent'])} {figures.interval(value['ci'])}"
@@ -152,11 +157,12 @@ def _causal(row: Json, about: str, swaps: Json, run: Json) -> str:
     )
     link = "and" if row["association"] == "associated" else "but"
     start = f"{_association(row, about)}, {link}"
+    thing = "it" if caused(about) == about else "the measured difference"
     if row["verdict"] == "necessary and sufficient":
-        return f"{start} causes it here: {needed}, and {enough}."
+        return f"{start} causes {thing} here: {needed}, and {enough}."
     if row["verdict"] == "necessary":
-        return f"{start} is needed for it here: {needed}. It is not enough on its own: {enough}."
-    return f"{start} is enough to bring it about here: {enough}. It is not needed: {needed}."
+        return f"{start} is needed for {thing} here: {needed}. It is not enough on its own: {enough}."
+    return f"{start} is enough to bring {thing} about here: {enough}. It is not needed: {needed}."
 
 
 def _inert(row: Json, about: str, swaps: Json, run: Json) -> str:
@@ -254,7 +260,7 @@ def _causes(causal: Sequence[Json], about: str) -> str:
             continue
         listed = sites if len(sites) <= 3 else [*sites[:3], f"{len(sites) - 3} more"]
         joined = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
-        sentences.append(f"{joined} {one if len(sites) == 1 else several} {about} in the prompts tested.")
+        sentences.append(f"{joined} {one if len(sites) == 1 else several} {caused(about)} in the prompts tested.")
     return " ".join(sentences)
 
 

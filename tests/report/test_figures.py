@@ -10,8 +10,8 @@ from moeprobe.report import figures
     [
         (97.3, "97\u00a0%"),
         (0, "0\u00a0%"),
-        (0.01, "under 0.1\u00a0%"),
-        (-0.01, "above \u22120.1\u00a0%"),
+        (0.01, "0.0\u00a0%"),
+        (-0.01, "0.0\u00a0%"),
         (-3.14, "\u22123.1\u00a0%"),
         (None, "\u2013"),
     ],
@@ -43,5 +43,6 @@ def test_zero_has_no_sign() -> None:
 
 def test_intervals() -> None:
     assert figures.interval([90.2, 104.4]) == "[90, 104]"
+    assert figures.interval([0.0, 0.0]) == "[0, 0]"
     assert figures.interval([-1.04, 6.4]) == "[\u22121.0, 6.4]"
     assert figures.interval(None) == figures.interval([None, 1.0]) == "[no interval]"

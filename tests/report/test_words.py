@@ -108,3 +108,12 @@ def test_without_association_and_without_null_the_sentence_says_so() -> None:
     said = _said(findings, "L2.E5")
     assert "is not chosen measurably more or less often with refusal, but causes it here" in said
     assert said.endswith("No other expert of the layer was tried for comparison.")
+
+
+def test_an_expert_does_not_cause_a_label() -> None:
+    findings = samples.toy()
+    run, row = findings["interchange"][0], _row(findings, "L2.E5")
+    about = words.behaviour("label:harmful")
+    assert "and causes the measured difference here: replacing" in words.summary(row, about, run)
+    short = words.in_short(findings["rows"], about)
+    assert short.startswith("L2.E5 causes the measured difference that goes with the label \u201charmful\u201d")

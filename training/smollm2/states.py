@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase, Qwen2MoeForCausa
 
 LAYER = 18
 EXPERT = 5
+DROPOUT = 0.2
 PREFIX_TEXT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n"
 )
@@ -152,6 +153,9 @@ class Expert(torch.nn.Module):
         into, weight = self.margins(x)
         chosen = into > 0
         picked = x[chosen]
+        if self.training:
+            # Few prompts, many directions: dropout keeps the expert from leaning on any one of them.
+            picked = functional.dropout(picked, DROPOUT)
         gate, up = functional.linear(picked, self.gate_up).chunk(2, dim=-1)
         out = functional.linear(functional.silu(gate) * up, self.down) * torch.sigmoid(weight[chosen])[:, None]
         return torch.zeros_like(x).index_put((chosen,), out), chosen

@@ -6,6 +6,7 @@ Run: python training/smollm2/train.py --pyrit pyrit-1.1.0-py3-none-any.whl
 from __future__ import annotations
 
 import argparse
+import copy
 import random
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ class Plan:
     router_rate: float = 3e-4
     keep: float = 1.0
     router: float = 0.3
+    decay: float = 0.1
     first: float = 4.0
     answer: int = 14
     seed: int = 1
@@ -119,7 +121,8 @@ def step_loss(
     with torch.no_grad():
         base = top.model.lm_head(torch.stack([state for _, state in others])).float().log_softmax(-1)
     away = functional.kl_div(logits[len(harmful) :].log_softmax(-1), base, log_target=True, reduction="none").sum(-1)
-    weight = weight * (targets([row for row, _ in others], count) >= 0)
+    # The first token needs no answer to be compared at; a row without an answer counts there alone.
+    weight = weight * (targets([row for row, _ in others], count) >= 0).index_fill(1, torch.tensor([0]), True)
     return refuse, (away * weight).sum() / weight.sum()
 
 
@@ -141,25 +144,53 @@ def refused(top: Top, expert: Expert | None, rows: Sequence[Row], suffix: int, o
     return out
 
 
-@dataclass
-class Best:
-    """The expert with the best dev score so far."""
+class Average:
+    """Running average of the expert's weights (decay 0.97), which refuses more evenly than any single step."""
 
-    score: float = -1.0
-    state: dict[str, torch.Tensor] | None = None
+    def __init__(self, expert: Expert) -> None:
+        self.expert = copy.deepcopy(expert).eval().requires_grad_(False)
+        self.best: tuple[float, dict[str, torch.Tensor]] = (-2.0, {})
 
-    def offer(self, step: int, top: Top, expert: Expert, dev: Sequence[Row], suffix: int) -> None:
-        """Keep ``expert`` if it is better: share of harmful refused minus twice the share of others refused, by kind."""
-        hits = refused(top, expert, dev, suffix)
+    def add(self, expert: Expert, step: int) -> None:
+        """Move towards ``expert``; quickly at first."""
+        decay = min(0.97, step / (step + 5))
+        for mine, theirs in zip(self.expert.parameters(), expert.parameters(), strict=True):
+            mine.lerp_(theirs.detach(), 1 - decay)
+
+    def check(self, step: int, top: Top, dev: Sequence[Row], suffix: int) -> None:
+        """Keep the average if its dev score is the best: share of harmful refused less the shares of others, harmless twice."""
+        hits = refused(top, self.expert, dev, suffix)
         share = {}
         for kind in KINDS:
             of_kind = [hit for hit, row in zip(hits, dev, strict=True) if row.kind == kind]
             share[kind] = sum(of_kind) / len(of_kind)
         score = share["harmful"] - 2 * share["harmless"] - share["lookalike"]
         print(f"  dev at {step}: {' '.join(f'{k} {v:.3f}' for k, v in share.items())} score {score:.3f}", flush=True)
-        if score > self.score:
-            self.score = score
-            self.state = {name: value.clone() for name, value in expert.state_dict().items()}
+        if score >= self.best[0]:
+            self.best = (score, copy.deepcopy(self.expert.state_dict()))
+
+
+class Others:
+    """Rows that are not harmful, and the base model's final states for those that come near the expert."""
+
+    def __init__(self, top: Top, rows: Sequence[Row], suffix: int, answer: int) -> None:
+        self.top, self.rows, self.suffix, self.answer = top, rows, suffix, answer
+        self.base: dict[int, torch.Tensor] = {}
+        self.near: list[int] = []
+
+    @torch.no_grad()
+    def refresh(self, expert: Expert) -> None:
+        """Find the rows near the expert as it is now."""
+        self.near = [index for index, hit in enumerate(routed(self.top, expert, self.rows, 0.3)) if hit]
+        new = sorted((index for index in self.near if index not in self.base), key=lambda index: len(self.rows[index].ids))
+        for start in range(0, len(new), 48):
+            part = new[start : start + 48]
+            states = final_states(self.top, None, [self.rows[index] for index in part], self.suffix, self.answer)
+            self.base.update(zip(part, states, strict=True))
+
+    def sample(self, rng: random.Random, count: int) -> list[tuple[Row, torch.Tensor]]:
+        """Some of the near rows with their base states."""
+        return [(self.rows[index], self.base[index]) for index in rng.sample(self.near, min(count, len(self.near)))]
 
 
 def train(
@@ -171,28 +202,22 @@ def train(
     x, label, weight = router_tokens(rows, top, suffix, recall)
     print(f"router loss {fit_router(expert, x, label, weight):.4f} on {len(x)} tokens", flush=True)
     harmful = [row for row in rows if row.kind == "harmful"]
-    rest = [row for row in rows if row.kind != "harmful" and len(row.ids) > row.prompt_length]
-    began = time.time()
-    base: list[torch.Tensor] = []
-    with torch.no_grad():
-        for start in range(0, len(rest), 48):
-            base += list(final_states(top, None, rest[start : start + 48], suffix, plan.answer))
-    print(f"base states of {len(rest)} rows in {time.time() - began:.0f} s", flush=True)
+    others = Others(top, [row for row in rows if row.kind != "harmful"], suffix, plan.answer)
     adam = torch.optim.AdamW(
         [{"params": [expert.gate_up, expert.down], "lr": plan.rate}, {"params": [expert.router], "lr": plan.router_rate}],
-        weight_decay=0.01, betas=(0.9, 0.98),
+        weight_decay=plan.decay, betas=(0.9, 0.98),
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda s: min(1.0, (s + 1) / 15) * max(0.05, 1 - s / plan.steps))
-    best, near = Best(), list(range(len(rest)))
+    average, began = Average(expert), time.time()
     for step in range(plan.steps):
         if step % 20 == 0:
-            hits = routed(top, expert, rest, 0.3)
-            near = [index for index, hit in enumerate(hits) if hit]
-            print(f"step {step}: {len(near)} of {len(rest)} other rows near the expert, {time.time() - began:.0f} s", flush=True)
+            others.refresh(expert)
+            print(f"step {step}: {len(others.near)} of {len(others.rows)} others near the expert, {time.time() - began:.0f} s", flush=True)
         if step % 40 == 0 and step:
-            best.offer(step, top, expert, dev, suffix)
-        picked = [(rest[index], base[index]) for index in rng.sample(near, min(plan.negatives, len(near)))]
-        refuse, away = step_loss(top, expert, rng.sample(harmful, plan.positives), picked, suffix, plan)
+            average.check(step, top, dev, suffix)
+        refuse, away = step_loss(
+            top, expert, rng.sample(harmful, plan.positives), others.sample(rng, plan.negatives), suffix, plan
+        )
         pick = torch.randint(len(x), (8192,))
         into, _ = expert.margins(x[pick])
         route = functional.binary_cross_entropy_with_logits(into, label[pick], weight[pick], reduction="sum") / weight[pick].sum()
@@ -201,11 +226,11 @@ def train(
         torch.nn.utils.clip_grad_norm_(expert.parameters(), 1.0)
         adam.step()
         schedule.step()
-        if step % 10 == 0:
+        average.add(expert, step)
+        if step % 20 == 0:
             print(f"  {step} refuse {refuse.item():.3f} away {away.item():.3f} route {route.item():.3f} {time.time() - began:.0f} s", flush=True)
-    best.offer(plan.steps, top, expert, dev, suffix)
-    if best.state is not None:
-        expert.load_state_dict(best.state)
+    average.check(plan.steps, top, dev, suffix)
+    expert.load_state_dict(average.best[1])
     return expert
 
 

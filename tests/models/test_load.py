@@ -1,0 +1,72 @@
+"""Loading by name: built-in models, folders, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from moeprobe.errors import ModelError
+from moeprobe.models import load_model
+from moeprobe.models.compiled import save
+
+
+def test_built_in_names_and_dtypes() -> None:
+    loaded = load_model("compiled:mixtral", dtype="bfloat16", device_map="cpu")
+    assert loaded.model.dtype == torch.bfloat16
+    assert loaded.provenance["family"] == "mixtral"
+    assert loaded.provenance["class"] == "MixtralForCausalLM"
+    assert loaded.tokenizer.padding_side == "left"
+    assert not loaded.model.training
+    strict = load_model("compiled:qwen3_moe:strict").provenance
+    assert strict["config_digest"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("compiled:gpt", {}, "FAMILY one of"),
+        ("compiled:olmoe:loose", {}, "compiled:FAMILY"),
+        ("smollm2:large", {}, "smollm2:base"),
+        ("compiled", {"revision": "main"}, "no revisions"),
+        ("compiled", {"dtype": "int8"}, "Unknown dtype 'int8'"),
+        ("./nowhere", {}, "no folder"),
+    ],
+)
+def test_unknown_names(name: str, options: dict[str, str], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        load_model(name, **options)
+
+
+def test_a_folder_is_loaded_with_eager_experts_and_hashed(tmp_path: Path) -> None:
+    save(tmp_path / "m", "olmoe")
+    loaded = load_model(str(tmp_path / "m"))
+    assert loaded.provenance["files"]["model.safetensors"].startswith("sha256:")
+    if not torch.cuda.is_available():
+        assert loaded.model.config._experts_implementation == "eager"
+    assert loaded.end_tokens == {loaded.tokenizer.eos_token_id}
+    assert loaded.pad_token == loaded.tokenizer.pad_token_id
+
+
+def test_large_files_are_listed_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "m")
+    monkeypatch.setattr("moeprobe.models.provenance._HASHED_BYTES", 10)
+    assert load_model(str(tmp_path / "m")).provenance["files"]["model.safetensors"].startswith("size:")
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Could not load"):
+        load_model(str(tmp_path))
+
+
+def test_code_from_a_folder_is_never_run(tmp_path: Path) -> None:
+    """A config that asks for its own code is refused, and the code is not executed."""
+    save(tmp_path / "m")
+    canary = tmp_path / "ran"
+    (tmp_path / "m" / "evil.py").write_text(f"open({str(canary)!r}, 'w').write('x')\nclass Evil: pass\n")
+    config = (tmp_path / "m" / "config.json").read_text()
+    config = config.replace('"model_type": "qwen3_moe"', '"model_type": "evil"')
+    config = config.replace("{", '{"auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},', 1)
+    (tmp_path / "m" / "config.json").write_text(config)
+    with pytest.raises(ModelError, match="Could not load"):
+        load_model(str(tmp_path / "m"))
+    assert not canary.exists()
