@@ -140,7 +140,7 @@ class Recorder:
             if len(entries) != waiting or len(entries[-1][0]) != rows:
                 got = sum(len(ids) for ids, _ in entries[waiting - 1 :])
                 raise CaptureError(
-                    f"L{site.layer} ({site.path}) recorded {got} rows of {rows} forwarded. Its experts were bypassed or "
+                    f"L{site.layer} ({site.path}) recorded {got} rows of {rows} forwarded: bypassed or "
                     "run twice (a fused kernel, torch.compile, gradient checkpointing); turn that off and run again."
                 )
         self._forwards.append(forward)

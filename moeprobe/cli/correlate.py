@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moeprobe.cli.options import force_option, json_option
-from moeprobe.cli.terminal import printable, table
+from moeprobe.cli.terminal import command_line, printable, table
 from moeprobe.errors import MoeprobeError
 from moeprobe.files import check_output
 
@@ -42,6 +42,7 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
     if out is not None:
         check_output(out, force=force)
     findings = ask(run, probes, out, **options)
+    findings.commands.append(command_line())
     if out is not None:
         findings.write(out, force=force)
     if as_json:
@@ -89,7 +90,8 @@ def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
     found = f"{associated} of {design['tested']} tested experts are associated (q < {design['alpha']:g})."
     rest = f"\n({len(rows) - top} more in the file)" if len(rows) > top else ""
     notes = "".join(f"\nNote: {printable(note)}" for note in findings.notes)
-    return f"{printable(question['name'])}\n{printable(design['sentence'])}\n{found}\n\n{table(head, lines)}{rest}{notes}\n"
+    asked = printable(f"{question['name']}\n{design['sentence']}")
+    return f"{asked}\n{found}\n\n{table(head, lines)}{rest}{notes}\n"
 
 
 def _digits(value: float | None) -> str:

@@ -10,7 +10,9 @@ from moeprobe.errors import MoeprobeError
 
 
 @click.command(short_help="All four verbs on a built-in model, ending with a report.")
-@click.option("--model", type=click.Choice(["compiled", "smollm2"]), help="[default: smollm2 if installed, else compiled]")
+@click.option(
+    "--model", type=click.Choice(["compiled", "smollm2"]), help="[default: smollm2 if installed, else compiled]"
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="demo", show_default=True, help="Folder to fill.")
 @force_option
 def demo(model: str | None, out: Path, force: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moeprobe.cli.options import force_option, json_option, model_options
-from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries, table
+from moeprobe.cli.terminal import command_line, printable, progress_bar, quiet_libraries, table
 from moeprobe.errors import InterchangeError
 from moeprobe.files import check_output
 
@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 @click.command(short_help="Test whether associated experts cause the behaviour.")
 @click.argument("findings", metavar="FINDINGS", type=click.Path(path_type=Path))
 @click.option("-m", "--model", metavar="MODEL", help="[default: the model of the findings]")
-@click.option("--trace", "run", type=click.Path(path_type=Path), help="Where pairs come from [default: that of FINDINGS]")
-@click.option("--pairs", "pair_file", type=click.Path(path_type=Path), help="Or: a JSONL prompt file with pair ids and labels.")
+@click.option(
+    "--trace", "run", type=click.Path(path_type=Path), help="Where pairs come from [default: that of FINDINGS]"
+)
+@click.option(
+    "--pairs", "pair_file", type=click.Path(path_type=Path), help="Or: a JSONL prompt file with pair ids and labels."
+)
 @click.option("--positive", metavar="LABEL", help="With --pairs: the label of the sensitive prompts.")
-@click.option("--probe", metavar="NAME|PATH", help="Which question of FINDINGS, where it has several (or a probe by path).")
+@click.option(
+    "--probe", metavar="NAME|PATH", help="Which question of FINDINGS, where it has several (or a probe by path)."
+)
 @click.option("--site", "sites", multiple=True, metavar="SITE", help="Expert to test, e.g. L14.E114; may be repeated.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Without --site: the leading N.")
-@click.option("--null", type=click.IntRange(1), default=5, show_default=True, help="Other experts per layer to compare with.")
+@click.option(
+    "--null", type=click.IntRange(1), default=5, show_default=True, help="Other experts per layer to compare with."
+)
 @click.option("--tokens", type=click.IntRange(1), default=5, show_default=True, help="Continuation tokens scored.")
 @click.option("--minimum-effect", type=click.FloatRange(0), default=10.0, show_default=True, help="Percent of the gap.")
 @click.option("--bootstrap", type=click.IntRange(100), default=10_000, show_default=True, help="Draws over pairs.")
@@ -51,6 +59,7 @@ def interchange(findings: Path, out: Path | None, as_json: bool, force: bool, **
     from moeprobe.interchange import enter
 
     enter(document, question, outcome)
+    document.commands.append(command_line())
     document.write(out or findings, force=True)
     if as_json:
         click.echo(json.dumps(document.to_json(), indent=1))
@@ -103,7 +112,9 @@ def summary(outcome: "Outcome", selection: "PairSelection") -> str:
     lines = []
     for site, effect in outcome.effects.items():
         null = max([*effect["null"]["necessity"], *effect["null"]["sufficiency"]], default=0.0)
-        words = [name for name, holds in (("necessary", effect["necessary"]), ("sufficient", effect["sufficient"])) if holds]
+        words = [
+            name for name, holds in (("necessary", effect["necessary"]), ("sufficient", effect["sufficient"])) if holds
+        ]
         lines.append(
             (
                 str(site), f"{effect['necessity']['percent']:.1f}", _interval(effect["necessity"]["ci"]),
@@ -114,7 +125,9 @@ def summary(outcome: "Outcome", selection: "PairSelection") -> str:
         )  # fmt: skip
     gap = outcome.run["gap"]
     left = f" {len(selection.left_out)} pairs did not split and were left out." if selection.left_out else ""
-    first = f"{outcome.run['pairs']} pairs, gap {gap['mean']:.2f} nats per token [{gap['ci'][0]:.2f}, {gap['ci'][1]:.2f}]."
+    first = (
+        f"{outcome.run['pairs']} pairs, gap {gap['mean']:.2f} nats per token [{gap['ci'][0]:.2f}, {gap['ci'][1]:.2f}]."
+    )
     return f"{first}{left}\n\n{table(head, lines)}\n\nRule: {outcome.run['rule']}.\n"
 
 
@@ -127,7 +140,9 @@ def _trace_pairs(
 
     trace = load_trace(run or path.parent / document.trace["path"])
     if trace.digest != document.trace["digest"]:
-        raise InterchangeError(f"{trace.path} is not the trace these findings were made from. Name the right one with --trace.")
+        raise InterchangeError(
+            f"{trace.path} is not the trace these findings were made from. Name the right one with --trace."
+        )
     return trace_pairs(trace, regroup(trace.generations, question, judge))
 
 

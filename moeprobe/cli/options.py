@@ -12,7 +12,9 @@ def model_options(function: Command) -> Command:
     """--dtype, --device-map, --revision."""
     for option in (
         click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub model."),
-        click.option("--device-map", metavar="MAP", help="Where to put the model: cpu, cuda:0, auto (needs accelerate)."),
+        click.option(
+            "--device-map", metavar="MAP", help="Where to put the model: cpu, cuda:0, auto (needs accelerate)."
+        ),
         click.option(
             "--dtype",
             type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

@@ -80,7 +80,9 @@ def _quality_text(quality: "Quality") -> str:
         for name, rate in rates.items()
     ]
     wrong = [
-        f"  {mistake.example.label} but scored {mistake.reading.score:.2f}: {mistake.example.text[:100]}".replace("\n", " ")
+        f"  {mistake.example.label} but scored {mistake.reading.score:.2f}: {mistake.example.text[:100]}".replace(
+            "\n", " "
+        )
         for mistake in quality.mistakes
     ]
     head = f"{quality.examples} examples, {len(quality.abstentions)} abstentions, {len(wrong)} wrong"

@@ -1,5 +1,6 @@
 """What the command line prints: hostile characters made visible, numbers in columns, progress on stderr."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,14 @@ if TYPE_CHECKING:
 
 def printable(text: str) -> str:
     """`text` with terminal escapes, bidi and other hidden characters shown as codes."""
-    from moeprobe.report.visible import visible
+    from moeprobe.visible import visible
 
     return visible(text)
+
+
+def command_line() -> str:
+    """The command line as it was given, for the record."""
+    return shlex.join(["moeprobe", *sys.argv[1:]])
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

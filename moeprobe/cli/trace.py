@@ -48,9 +48,7 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
     names = ("max_new_tokens", "sample", "temperature", "top_p", "samples", "seed", "batch_size")
     decoding = Decoding(**{name: options[name] for name in names})
     quiet_libraries()
-    loaded = load_model(
-        model, dtype=options["dtype"], device_map=options["device_map"], revision=options["revision"]
-    )
+    loaded = load_model(model, dtype=options["dtype"], device_map=options["device_map"], revision=options["revision"])
     with progress_bar(len(entries) * decoding.samples, "generation", "tracing") as bar:
 
         def show(done: int, total: int, tokens: int) -> None:
@@ -59,9 +57,7 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
             bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s")
 
         source = "standard input" if prompts == "-" else Path(prompts).name
-        result = record(
-            loaded, entries, out, decoding=decoding, raw=raw, source=source, force=force, progress=show
-        )
+        result = record(loaded, entries, out, decoding=decoding, raw=raw, source=source, force=force, progress=show)
     sites = len(result.manifest.layers)
     click.echo(
         printable(f"{out}: {result.manifest.generations} generations, {result.manifest.rows:,} routed tokens, ")

@@ -49,6 +49,7 @@ def run_demo(model: str, folder: Path, *, force: bool = False, say: Say = print)
     trace = record(loaded, prompts, folder / "run.trace", decoding=decoding, source="the demo's own", force=force)
     say("2/4 correlate: which experts go with it ...")
     findings = associations(trace, plan, folder / "findings.json")
+    findings.commands.append(f"moeprobe demo --model {model}")
     findings.write(folder / "findings.json", force=force)
     say("3/4 interchange: do they cause it ...")
     for question in plan.questions:

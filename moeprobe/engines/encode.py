@@ -44,7 +44,8 @@ def tokenizer_section(tokenizer: PreTrainedTokenizerBase, *, raw: bool) -> dict[
 def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Any:
     if tokenizer.chat_template is None:
         raise PromptError(
-            f'Prompt {prompt.id!r} has chat messages, but the model\'s tokenizer has no chat template. Give "prompt" instead.'
+            f"Prompt {prompt.id!r} has chat messages, but the model's tokenizer has no chat template. "
+            'Give "prompt" instead.'
         )
     plain = [{"role": "user", "content": prompt.prompt or ""}]
     messages = plain if prompt.messages is None else list(prompt.messages)

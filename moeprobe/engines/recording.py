@@ -94,8 +94,8 @@ def _jobs(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, raw: b
         ids = encode_prompt(loaded.tokenizer, prompt, raw=raw)
         if limit is not None and len(ids) + decoding.max_new_tokens > limit:
             raise ModelError(
-                f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more than "
-                f"the model's {limit} positions. Shorten it or lower --max-new-tokens."
+                f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more "
+                f"than the model's {limit} positions. Shorten it or lower --max-new-tokens."
             )
         jobs.extend(Job(prompt, sample, ids) for sample in range(decoding.samples))
     return jobs

@@ -12,7 +12,7 @@ import moeprobe
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
 from moeprobe.files import check_output, write_text
-from moeprobe.findings.row import check_question, check_row, check_run
+from moeprobe.findings.row import check_question, check_row, check_run, check_source
 
 if TYPE_CHECKING:
     import pandas
@@ -30,6 +30,7 @@ class Findings:
         rows: one object for each (site, question).
         interchange: one object for each interchange run.
         notes: sentences a reader must see.
+        commands: the command lines that made the document, in order.
     """
 
     model: dict[str, Any]
@@ -38,6 +39,7 @@ class Findings:
     rows: list[dict[str, Any]] = field(default_factory=list)
     interchange: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     moeprobe: str = moeprobe.__version__
 
@@ -124,19 +126,21 @@ def load_findings(path: str | Path) -> Findings:
             f"{where}: schema {fields.data.get('schema')!r}, but this moeprobe reads {SCHEMA!r}. "
             "Make the file again with `moeprobe correlate`."
         )
-    notes = fields.items("notes")
-    if not all(isinstance(note, str) for note in notes):
-        raise FindingsError(f"{where}: 'notes' must be a list of texts.")
+    for key in ("notes", "commands"):
+        if not all(isinstance(text, str) for text in fields.items(key)):
+            raise FindingsError(f"{where}: {key!r} must be a list of texts.")
     findings = Findings(
         model=fields.section("model"),
         trace=fields.section("trace"),
         questions=_checked(fields.items("questions"), check_question, f"{where}, questions"),
         rows=_checked(fields.items("rows"), check_row, f"{where}, rows"),
         interchange=_checked(fields.items("interchange"), check_run, f"{where}, interchange"),
-        notes=notes,
+        notes=fields.items("notes"),
+        commands=fields.items("commands"),
         created=fields.text("created"),
         moeprobe=fields.text("moeprobe"),
     )
+    check_source(findings.model, findings.trace, where)
     names = {question["name"] for question in findings.questions}
     for row in findings.rows:
         if row["probe"] not in names:

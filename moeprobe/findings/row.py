@@ -1,5 +1,6 @@
 """What a findings file must hold: checks of its questions, rows and interchange runs when they are read."""
 
+import math
 from typing import Any
 
 from moeprobe.errors import FindingsError
@@ -13,6 +14,7 @@ VERDICTS = (
 )  # fmt: skip
 RATES = ("S1", "W1", "S0", "W0", "dS", "dW", "entry", "valuation")
 EFFECTS = ("necessity", "sufficiency", "knockout")
+MAX_EXPERTS = 65_536
 
 
 def verdict(association: str, interchange: dict[str, Any] | None) -> str:
@@ -60,17 +62,22 @@ def check_question(item: object, where: str) -> dict[str, Any]:
     fields.optional_text("version")
     _check_choice(fields, "kind", ("probe", "label"))
     if fields.data.get("quality") is not None:
-        fields.section("quality")
+        _check_quality(Fields(fields.section("quality"), f"{where}, quality", FindingsError))
     design = Fields(fields.section("design"), f"{where}, design", FindingsError)
     for key in ("kind", "unit", "segment", "sentence", "response", "prior", "length_matching"):
         design.text(key)
     for key in ("tested", "untestable"):
         design.integer(key)
-    design.number("alpha")
+    for key in ("alpha", "length_ratio_before", "length_ratio_after"):
+        design.number(key)
+    left_out = Fields(design.section("left_out"), f"{where}, design, left_out", FindingsError)
+    for key in ("abstained", "unlabelled", "no_tokens"):
+        left_out.integer(key)
     for key in ("positive", "negative"):
         group = Fields(design.section(key), f"{where}, design, {key}", FindingsError)
         for count in ("generations", "tokens", "tokens_used"):
             group.integer(count)
+        group.number("median_length")
     for index, example in enumerate(fields.items("examples")):
         _check_example(Fields(example, f"{where}, examples[{index}]", FindingsError))
     return fields.data
@@ -87,10 +94,35 @@ def check_run(item: object, where: str) -> dict[str, Any]:
     gap = Fields(fields.section("gap"), f"{where}, gap", FindingsError)
     gap.number("mean")
     _check_interval(gap, "ci")
-    fields.items("tested")
+    _check_sites(fields, "tested")
     fields.items("pair_ids")
     fields.section("engine")
     return fields.data
+
+
+def check_source(model: dict[str, Any], trace: dict[str, Any], where: str) -> None:
+    """Check the `model` and `trace` objects of a document, else raise FindingsError."""
+    about = Fields(model, f"{where}, model", FindingsError)
+    about.text("id")
+    about.text("family")
+    about.integer("num_hidden_layers", 1, 1_000_000)
+    for index, item in enumerate(about.items("layers")):
+        layer = Fields(item, f"{where}, model, layers[{index}]", FindingsError)
+        layer.integer("layer", 0, 999_999)
+        layer.integer("k", 1, layer.integer("experts", 1, MAX_EXPERTS))
+    run = Fields(trace, f"{where}, trace", FindingsError)
+    run.text("path")
+    run.text("digest")
+    run.integer("generations")
+    run.integer("rows")
+    run.section("provenance")
+
+
+def _check_quality(fields: Fields) -> None:
+    fields.integer("examples")
+    for name in ("precision", "recall", "balanced_accuracy"):
+        rate = Fields(fields.section(name), f"{fields.where}, {name}", FindingsError)
+        rate.optional_number("value")
 
 
 def _check_effects(fields: Fields) -> None:
@@ -102,10 +134,11 @@ def _check_effects(fields: Fields) -> None:
         effect.number("percent")
         effect.number("mean")
         _check_interval(effect, "ci")
-        effect.items("per_pair")
+        _check_numbers(effect, "per_pair")
     null = Fields(fields.section("null"), f"{fields.where}, null", FindingsError)
-    for name in ("sites", *EFFECTS):
-        null.items(name)
+    _check_sites(null, "sites")
+    for name in EFFECTS:
+        _check_numbers(null, name)
 
 
 def _check_example(fields: Fields) -> None:
@@ -113,19 +146,41 @@ def _check_example(fields: Fields) -> None:
     if not all(isinstance(token, str) for token in tokens):
         raise FindingsError(f"{fields.where}: 'tokens' must be a list of texts.")
     fields.integer("answer_start", 0, len(tokens))
+    fields.integer("generation")
+    fields.text("prompt_id")
+    fields.optional_number("score")
+    for span in fields.items("spans"):
+        if not isinstance(span, list) or [type(end) for end in span] != [int, int]:
+            raise FindingsError(f"{fields.where}: 'spans' must hold pairs of token numbers.")
     _check_choice(fields, "group", ("positive", "negative"))
     for site, weights in fields.section("weights").items():
         parse_expert(site)
         if not isinstance(weights, list) or len(weights) != len(tokens):
             raise FindingsError(f"{fields.where}: weights of {site} do not match the {len(tokens)} tokens.")
+        if not all(weight is None or _is_number(weight) for weight in weights):
+            raise FindingsError(f"{fields.where}: weights of {site} must be numbers or null.")
 
 
 def _check_interval(fields: Fields, key: str) -> None:
     if fields.data.get(key) is None:
         return
     interval = fields.items(key)
-    if len(interval) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in interval):
+    if len(interval) != 2 or not all(_is_number(end) for end in interval):
         raise FindingsError(f"{fields.where}: {key!r} must be [low, high].")
+
+
+def _check_numbers(fields: Fields, key: str) -> None:
+    if not all(_is_number(value) for value in fields.items(key)):
+        raise FindingsError(f"{fields.where}: {key!r} must be a list of numbers.")
+
+
+def _check_sites(fields: Fields, key: str) -> None:
+    for name in fields.items(key):
+        parse_expert(name if isinstance(name, str) else repr(name))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_choice(fields: Fields, key: str, choices: tuple[str, ...]) -> None:

@@ -79,8 +79,14 @@ def build(
             f"expected 30 of {HIDDEN_SIZE}. Run: {INSTALL}"
         )
     model = upcycle(
-        dense, moe_layers=[LAYER], num_experts=NUM_EXPERTS, top_k=TOP_K, expert_size=EXPERT_SIZE,
-        router_scale=ROUTER_SCALE, seed=SEED, dtype=dtype,
+        dense,
+        moe_layers=[LAYER],
+        num_experts=NUM_EXPERTS,
+        top_k=TOP_K,
+        expert_size=EXPERT_SIZE,
+        router_scale=ROUTER_SCALE,
+        seed=SEED,
+        dtype=dtype,
     )
     if delta is not None:
         apply_delta(model, delta)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.report import figures
-from moeprobe.report.visible import TOKEN_LIMIT, shortened, visible
+from moeprobe.visible import TOKEN_LIMIT, shortened, visible
 
 Json = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.report import figures, limits, maps, plots, table, tokens, words
-from moeprobe.report.visible import HIDDEN, cleaned
+from moeprobe.visible import HIDDEN, cleaned
 
 Json = Mapping[str, Any]
 
@@ -264,6 +264,7 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
         ("trace: path", trace["path"]),
         ("trace: digest", trace["digest"]),
         ("trace: size", f"{int(trace['generations']):,} generations, {int(trace['rows']):,} rows (routed tokens)"),
+        *((f"command {number}", line) for number, line in enumerate(findings["commands"], 1)),
         *_flat(trace["provenance"], ""),
     ]
     for asked in findings["questions"]:

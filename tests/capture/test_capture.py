@@ -65,7 +65,11 @@ def test_a_bypassed_layer_is_named(compiled: LoadedModel) -> None:
     original = block.forward
     block.forward = lambda hidden, *args, **kwargs: hidden  # a fused kernel that never calls the experts
     try:
-        with torch.inference_mode(), Recorder(compiled.model), pytest.raises(CaptureError, match=r"L2 .*recorded 0 rows"):
+        with (
+            torch.inference_mode(),
+            Recorder(compiled.model),
+            pytest.raises(CaptureError, match=r"L2 .*recorded 0 rows"),
+        ):
             compiled.model(**encode(compiled, TEXTS))
     finally:
         block.forward = original
@@ -82,7 +86,11 @@ def test_a_layer_run_twice_is_named(compiled: LoadedModel) -> None:
 
     block.forward = twice
     try:
-        with torch.inference_mode(), Recorder(compiled.model), pytest.raises(CaptureError, match="L1 .*run twice|run\n? *twice"):
+        with (
+            torch.inference_mode(),
+            Recorder(compiled.model),
+            pytest.raises(CaptureError, match="L1 .*run twice|run\n? *twice"),
+        ):
             compiled.model(**encode(compiled, TEXTS))
     finally:
         block.forward = original
@@ -105,7 +113,9 @@ def test_nothing_forwarded(compiled: LoadedModel) -> None:
 
 
 def test_dense_models_are_refused() -> None:
-    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=32)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=32
+    )
     with pytest.raises(ModelError, match="no routed experts"):
         find_experts(LlamaForCausalLM(config))
 

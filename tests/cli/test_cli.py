@@ -1,8 +1,10 @@
 """The command line as a user meets it: outputs, exit codes, one-line errors, nothing half-written."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +105,9 @@ def test_info(run: Run, compiled_trace: Trace) -> None:
 
 def test_json_goes_to_stdout_and_no_file_is_written(run: Run, compiled_trace: Trace, tmp_path: Path) -> None:
     before = sorted(path.name for path in compiled_trace.path.parent.iterdir())
-    code, out, _ = run("correlate", compiled_trace.path, "--by", "label", "--positive", "triggered", "--json", "--no-text")
+    code, out, _ = run(
+        "correlate", compiled_trace.path, "--by", "label", "--positive", "triggered", "--json", "--no-text"
+    )
     assert code == 0
     body = json.loads(out)
     assert body["schema"] == "moeprobe.findings/1"
@@ -171,7 +175,9 @@ def test_a_dense_model_is_refused(run: Run, tmp_path: Path) -> None:
 
     from moeprobe.models.compiled import build
 
-    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=200)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=200
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "dense")
     build()[1].save_pretrained(tmp_path / "dense")
     code, _, err = run("trace", PROMPTS, "-m", tmp_path / "dense", "-o", tmp_path / "x.trace")
@@ -223,9 +229,34 @@ def test_terminal_escapes_are_shown_not_sent() -> None:
 
 
 def test_prompts_from_stdin(tmp_path: Path) -> None:
+    arguments = ["trace", "-", "-m", "compiled", "--max-new-tokens", "3", "-o", str(tmp_path / "a.trace")]
     done = subprocess.run(
-        [sys.executable, "-m", "moeprobe", "trace", "-", "-m", "compiled", "-o", str(tmp_path / "a.trace"), "--max-new-tokens", "3"],
-        input="question : tell me ? answer :\n", capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "moeprobe", *arguments],
+        input="question : tell me ? answer :\n",
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert load_trace(tmp_path / "a.trace").manifest.prompts["source"] == "standard input"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_a_real_sigint(tmp_path: Path) -> None:
+    path, partial = tmp_path / "a.trace", tmp_path / "a.trace.partial"
+    arguments = ["trace", PROMPTS, "-m", "compiled", "-o", path, "--batch-size", 1, "--max-new-tokens", 100, "--sample"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moeprobe", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (partial / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.strip().splitlines()[-1].startswith("Error: Interrupted.")
+    assert "Traceback" not in err
+    assert not path.exists()
+    assert load_trace(partial, incomplete=True).generations

@@ -25,7 +25,7 @@ def independent_routing(loaded: LoadedModel, ids: list[int]) -> dict[int, tuple[
         original = site.module.forward
         originals.append((site.module, original))
 
-        def spy(hidden, index, weights, *args, layer=site.layer, original=original, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+        def spy(hidden, index, weights, *args, layer=site.layer, original=original, **kwargs):
             seen[layer] = (index.numpy().copy(), weights.float().numpy().copy())
             return original(hidden, index, weights, *args, **kwargs)
 
@@ -179,7 +179,9 @@ class Bytes:
         return bytes(ids).decode("utf-8", "replace")
 
 
-@pytest.mark.parametrize("text", ["plain", "na\u00efve \u4e2d\u6587", "\U0001f469\u200d\U0001f680!", "e\u0301 \u05e9\u05dc\u05d5\u05dd"])
+@pytest.mark.parametrize(
+    "text", ["plain", "na\u00efve \u4e2d\u6587", "\U0001f469\u200d\U0001f680!", "e\u0301 \u05e9\u05dc\u05d5\u05dd"]
+)
 def test_pieces_of_a_byte_tokenizer_cover_the_text(text: str) -> None:
     raw = list(text.encode())
     pieces = decode_pieces(Bytes(), raw)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from moeprobe.engines.encode import encode_prompt
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.interchange import (
+    Outcome,
     PairSelection,
     Plan,
     TokenPair,
@@ -70,7 +71,7 @@ def test_skipped_runs_equal_the_runs_themselves(
     quick = measure(compiled, pairs, [INERT, CAUSAL])
     from moeprobe.interchange import experiment
 
-    def always(self, side, site, expert, own, donor, where):  # noqa: ANN001, ANN202
+    def always(self, side, site, expert, own, donor, where):
         with experiment.replacing(site, expert, donor, where):
             return self._metric(side)
 
@@ -207,8 +208,6 @@ def test_entering_into_findings_of_another_model(compiled: LoadedModel, findings
     document = copy.deepcopy(findings)
     document.rows = [row for row in document.rows if row["site"] != "L2.E5"]
     with pytest.raises(InterchangeError, match=r"no row for L2\.E5"):
-        from moeprobe.interchange import Outcome
-
         enter(document, document.question(), Outcome({}, {CAUSAL: {}}))
 
 

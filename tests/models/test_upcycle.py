@@ -15,9 +15,18 @@ torch.set_num_threads(1)
 def tiny_llama(dtype: torch.dtype = torch.float32, **changes: object) -> LlamaForCausalLM:
     """A random Llama of 4 layers; norms are random too, so that a swapped norm would be seen."""
     values: dict[str, object] = {
-        "vocab_size": 97, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4, "num_attention_heads": 6,
-        "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}, "bos_token_id": 1, "eos_token_id": 2,
+        "vocab_size": 97,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
     }
     torch.manual_seed(3)
     model = LlamaForCausalLM._from_config(LlamaConfig(**(values | changes)), dtype=dtype)
@@ -88,7 +97,11 @@ def test_routers_are_seeded_per_layer() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"attention_bias": True}, "attention_bias=True"), ({"mlp_bias": True}, "mlp_bias=True"), ({"head_dim": 16}, "head_dim=16")],
+    [
+        ({"attention_bias": True}, "attention_bias=True"),
+        ({"mlp_bias": True}, "mlp_bias=True"),
+        ({"head_dim": 16}, "head_dim=16"),
+    ],
 )
 def test_a_llama_that_qwen_cannot_express_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):

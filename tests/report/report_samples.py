@@ -151,6 +151,7 @@ def _findings(
         "questions": questions,
         "rows": rows,
         "interchange": [],
+        "commands": ["moeprobe correlate run.trace --probe refusal"],
         "notes": [],
     }
 

@@ -11,7 +11,7 @@ from report_browser import Browser, Page
 from report_hostile import STRINGS, poisoned
 
 from moeprobe.report import render
-from moeprobe.report.visible import HIDDEN, visible
+from moeprobe.visible import HIDDEN, visible
 
 room = import_module("moeprobe.report.render")  # the package's name `render` is the function
 pytestmark = pytest.mark.browser

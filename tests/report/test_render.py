@@ -17,7 +17,7 @@ from report_hostile import STRINGS, Outline, poisoned
 from moeprobe.errors import FindingsError
 from moeprobe.findings import load_findings
 from moeprobe.report import render
-from moeprobe.report.visible import visible
+from moeprobe.visible import visible
 
 room = import_module("moeprobe.report.render")  # the package's name `render` is the function
 PAGE = Path(room.__file__).parent / "page"

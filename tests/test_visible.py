@@ -3,7 +3,7 @@
 import sys
 import unicodedata
 
-from moeprobe.report.visible import HIDDEN, PROSE_LIMIT, cleaned, shortened, visible
+from moeprobe.visible import HIDDEN, PROSE_LIMIT, cleaned, shortened, visible
 
 
 def test_codes_and_what_stays() -> None:
