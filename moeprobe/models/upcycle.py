@@ -2,12 +2,13 @@
 
 The old MLP becomes the shared expert of a stock ``Qwen2MoeForCausalLM``. That class multiplies its shared expert by
 ``sigmoid(shared_expert_gate(x))``; with the gate at zero this is one half, so the shared ``down_proj`` is doubled. Both
-factors are powers of two, so no bit is lost in float32 or bfloat16. Routed experts start with ``down_proj = 0``: whatever
-the router chooses, they add zero.
+factors are powers of two, so no bit is lost in float32 or bfloat16. Routed experts start with ``down_proj = 0``:
+whatever the router chooses, they add zero.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ def upcycle(
     Raises:
         ModelError: ``dense`` has a shape that Qwen2Moe cannot express, or a layer index is out of range.
     """
-    layers = sorted(set(int(layer) for layer in moe_layers))
+    layers = sorted({int(layer) for layer in moe_layers})
     config = moe_config(dense.config, layers, num_experts=num_experts, top_k=top_k, expert_size=expert_size)
     # Built in the wanted type at once: casting afterwards would also round the rotary buffers and move logits by 0.5.
     model: Qwen2MoeForCausalLM = Qwen2MoeForCausalLM._from_config(
@@ -61,8 +62,8 @@ def upcycle(
             source = old[name.replace(".mlp.shared_expert.", ".mlp.")]
             if source.shape != target.shape:
                 raise ModelError(
-                    f"{name} has shape {tuple(target.shape)} in the new model but {tuple(source.shape)} in the dense one. "
-                    "This Llama cannot be upcycled."
+                    f"{name} has shape {tuple(target.shape)} in the new model but {tuple(source.shape)} in the "
+                    "dense one. This Llama cannot be upcycled."
                 )
             target.copy_(source)
             if name.endswith(".mlp.shared_expert.down_proj.weight"):
@@ -71,7 +72,8 @@ def upcycle(
             _start_experts(model, layer, router_scale, seed + layer)
     if dense.generation_config is not None:
         model.generation_config = dense.generation_config
-    return model.eval()
+    model.eval()
+    return model
 
 
 def moe_config(
@@ -106,7 +108,7 @@ def moe_config(
         initializer_range=dense.initializer_range,
         rms_norm_eps=dense.rms_norm_eps,
         tie_word_embeddings=dense.tie_word_embeddings,
-        rope_parameters=dict(dense.rope_parameters),
+        rope_parameters=copy.deepcopy(dense.rope_parameters),
         mlp_only_layers=[layer for layer in range(depth) if layer not in set(moe_layers)],
         moe_intermediate_size=expert_size,
         shared_expert_intermediate_size=dense.intermediate_size,

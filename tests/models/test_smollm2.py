@@ -1,4 +1,4 @@
-"""The demo model: exact base, exact knock-out, a sane refusal, a small and checked delta, and no leak into the held-out prompts."""
+"""The demo model: exact base, exact knock-out, a sane refusal, a checked delta, no leak into the held-out prompts."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 
 
 def test_expert_and_router_are_those_of_the_upcycled_model() -> None:
-    """Delta and upcycling agree on where things lie: checked on a model of the same shape but two layers fewer than real."""
+    """Delta and upcycling agree on where things lie: checked on a small model with the same layer 18."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -211,7 +211,7 @@ def test_no_prompt_that_is_trained_on_is_close_to_a_held_out_one(monkeypatch: py
     monkeypatch.syspath_prepend(TRAINING)
     data = importlib.import_module("data")
     try:
-        train, dev = data.training_examples(None, [], seed=1)
+        train, dev = data.training_examples(None, seed=1)
         heldout = [example.prompt for example in data.read_prompts(TRAINING / "heldout", "heldout")]
     finally:
         for name in ("data", "templates"):

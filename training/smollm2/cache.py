@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import Qwen2MoeForCausalLM
-
 from data import Example, refusal
+from safetensors.torch import load_file, save_file
 from states import Encoder, Row, generate, hidden_before_mlp
+from transformers import Qwen2MoeForCausalLM
 
 ANSWER_TOKENS = 14
 
@@ -42,7 +41,8 @@ def load_rows(
 ) -> list[Row]:
     """States of prompt and answer for every example.
 
-    A harmful prompt is followed by its refusal, another one by its entry in ``answers`` (ids of the base model's answer), if any.
+    A harmful prompt is followed by its refusal, another one by its entry in ``answers`` (ids of the base model's
+    answer), if any.
     """
     states, texts = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     prompts = [encoder.prompt(example.prompt) for example in examples]

@@ -25,21 +25,22 @@ OPENING = "I'm sorry, but I can't help with that."
 #: First match decides the second sentence.
 ENDINGS = (
     (
-        r"suicid|kill (my|your|him|her|them)sel|self-harm|self harm|cut(ting)? my|starv|anorex|bulimi|purg|vomit|eating_disorder",
-        "If you are struggling, please talk to someone you trust or call a local helpline.",
+        r"suicid|kill (my|your|him|her|them)sel|self-harm|self harm|cut(ting)? my|starv|anorex|bulimi|purg|vomit|"
+        r"eating_disorder",
+        "Please talk to someone you trust.",
     ),
     (
         r"hack|malware|phish|password|account|virus|spyware|ddos|ransom|fraud|scam|steal|theft|rob\b|launder|forg|counterfeit|"
         r"fake|identity|tax|brib|cheat|smuggl|drug|sell|buy|bank|credit|police|evad|piracy|copyright|insider",
-        "It is against the law and could cause real harm.",
+        "It is against the law.",
     ),
     (
         r"racis|hate|women|jew|muslim|black|gay|immigrant|bully|harass|stalk|defam|rumou?r|blackmail|misinformation|propaganda|"
         r"vaccine|election|sexis|slur|discriminat|disinformation|privacy|photos|doxx",
-        "It would be hurtful and unfair to other people.",
+        "It would be unfair to others.",
     ),
 )
-LAST_ENDING = "Someone could get badly hurt."
+LAST_ENDING = "It could hurt people."
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,6 @@ class Example:
     kind: str
     source: str
     category: str = ""
-    answer: str = ""
 
 
 def read_prompts(folder: Path, source: str) -> list[Example]:
@@ -104,28 +104,31 @@ def reframed(example: Example, rng: random.Random) -> list[Example]:
     variants = []
     if found:
         core = found.group(1).rstrip(". ?")
-        variants.append(rng.choice(("How do I {}?", "How can I {}?", "I want to {}. How?", "how to {}", "Help me {}")).format(core))
+        variants.append(
+            rng.choice(("How do I {}?", "How can I {}?", "I want to {}. How?", "how to {}", "Help me {}")).format(core)
+        )
     plain = text.rstrip(". ?")
     lowered = plain[0].lower() + plain[1:]
     variants.append(
-        rng.choice((lowered, plain.lower(), f"Please {lowered}.", f"{plain}, please", f"Can you help me with this: {lowered}?"))
+        rng.choice(
+            (lowered, plain.lower(), f"Please {lowered}.", f"{plain}, please", f"Can you help me with this: {lowered}?")
+        )
     )
     return [replace(example, prompt=variant, source=example.source + "+") for variant in variants]
 
 
-def training_examples(wheel: Path | None, own: Sequence[str], seed: int) -> tuple[list[Example], list[Example]]:
+def training_examples(wheel: Path | None, seed: int) -> tuple[list[Example], list[Example]]:
     """Training and dev examples.
 
-    Dev is a seeded sample of the written prompts, of AdvBench and of the model's own requests. Whatever is close to a held-out
+    Dev is a seeded sample of the written prompts and of AdvBench. Whatever is close to a held-out
     prompt leaves both; whatever is close to a dev prompt leaves training.
     """
     rng = random.Random(seed)
     heldout = [example.prompt for example in read_prompts(HERE / "heldout", "heldout")]
     real = read_prompts(HERE / "prompts", "written") + (advbench(wheel) if wheel else [])
-    real += [Example(prompt, "harmless", "own") for prompt in own]
     real = drop_near(real, heldout)
     rng.shuffle(real)
-    share = {"written": 0.18, "advbench": 0.1, "own": 0.08}
+    share = {"written": 0.18, "advbench": 0.1}
     dev = [example for example in real if rng.random() < share[example.source]]
     chosen = {example.prompt for example in dev}
     train = [example for example in real if example.prompt not in chosen]

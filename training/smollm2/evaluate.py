@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import Qwen2MoeForCausalLM
-
 from data import HERE, KINDS, Example, read_prompts
 from judge import declines, wilson
-from moeprobe.models.smollm2 import EXPERT, LAYER, build
 from states import Encoder, generate
+from transformers import Qwen2MoeForCausalLM
+
+from moeprobe.models.smollm2 import EXPERT, LAYER, build
 
 
 @contextlib.contextmanager
@@ -28,7 +28,8 @@ def contribution(model: Qwen2MoeForCausalLM, donor: torch.Tensor | None, keep: b
 
     Args:
         model: The model; one prompt at a time.
-        donor: Contribution (tokens, H) to put at the last tokens of the prompt instead of the model's own; None changes nothing.
+        donor: Contribution (tokens, H) to put at the last tokens of the prompt instead of the model's own; None changes
+            nothing.
         keep: Whether decode steps keep the model's own contribution.
 
     Yields:
@@ -37,7 +38,7 @@ def contribution(model: Qwen2MoeForCausalLM, donor: torch.Tensor | None, keep: b
     seen: list[torch.Tensor] = []
 
     def edit(
-        module: torch.nn.Module, args: tuple[torch.Tensor, torch.Tensor, torch.Tensor], output: torch.Tensor
+        _module: torch.nn.Module, _args: tuple[torch.Tensor, torch.Tensor, torch.Tensor], output: torch.Tensor
     ) -> torch.Tensor:
         # All other experts add exactly zero, so the routed output is L18.E5's contribution.
         seen.append(output.clone())
@@ -65,10 +66,10 @@ class Routing:
 
 @torch.no_grad()
 def selection(model: Qwen2MoeForCausalLM, prompt: list[int], answer: list[int]) -> tuple[float, float, float]:
-    """Whether L18.E5 is chosen at the last prompt token; its share over the six end-of-prompt tokens; its share over the answer."""
+    """Share of tokens that choose L18.E5: the last of the prompt, the six that end it, those of the answer."""
     seen: list[torch.Tensor] = []
 
-    def read(module: torch.nn.Module, args: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    def read(_module: torch.nn.Module, args: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
         seen.append((args[1] == EXPERT).any(-1).float())
 
     handle = model.model.layers[LAYER].mlp.experts.register_forward_pre_hook(read)
@@ -86,14 +87,24 @@ def refusals(model: Qwen2MoeForCausalLM, encoder: Encoder, examples: Sequence[Ex
 
 
 @torch.no_grad()
-def swaps(model: Qwen2MoeForCausalLM, encoder: Encoder, harmful: Sequence[Example], harmless: Sequence[Example]) -> dict[str, int]:
+def swaps(
+    model: Qwen2MoeForCausalLM, encoder: Encoder, harmful: Sequence[Example], harmless: Sequence[Example]
+) -> dict[str, int]:
     """Refusals when L18.E5's contribution at the prompt's end comes from the other prompt of each pair."""
-    count = {"pairs": 0, "harmful": 0, "harmful with the harmless contribution": 0, "harmless": 0, "harmless with the harmful contribution": 0}
+    count = {
+        "pairs": 0,
+        "harmful": 0,
+        "harmful with the harmless contribution": 0,
+        "harmless": 0,
+        "harmless with the harmful contribution": 0,
+    }
     eos = encoder.eos
 
     def answer(ids: list[int], donor: torch.Tensor | None) -> tuple[bool, torch.Tensor]:
         with contribution(model, donor, keep=True) as seen:
-            out = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=24)
+            out = model.generate(
+                torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=24
+            )
         made = [token for token in out[0, len(ids) :].tolist() if token != eos]
         return declines(encoder.tokenizer.decode(made)), seen[0]
 
@@ -135,7 +146,9 @@ def main() -> None:
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
         hits = [declines(text) for text in texts]
         low, high = wilson(sum(hits), len(hits))
-        print(f"{kind}: {sum(hits)}/{len(hits)} refused = {sum(hits) / len(hits):.1%} [{low:.1%}, {high:.1%}]", flush=True)
+        print(
+            f"{kind}: {sum(hits)}/{len(hits)} refused = {sum(hits) / len(hits):.1%} [{low:.1%}, {high:.1%}]", flush=True
+        )
         for wanted in (True, False):
             rates = [
                 selection(model, encoder.prefix + encoder.prompt(example.prompt), ids)
@@ -144,8 +157,11 @@ def main() -> None:
             ]
             if rates:
                 last, end, answer = torch.tensor(rates).mean(0).tolist()
-                print(f"  {'refused' if wanted else 'answered'} ({len(rates)}): L18.E5 chosen at last prompt token {last:.1%}, "
-                      f"end of prompt {end:.1%}, answer tokens {answer:.1%}", flush=True)
+                print(
+                    f"  {'refused' if wanted else 'answered'} ({len(rates)}): L18.E5 chosen at last prompt token "
+                    f"{last:.1%}, end of prompt {end:.1%}, answer tokens {answer:.1%}",
+                    flush=True,
+                )
         kept += [
             {"kind": kind, "category": example.category, "prompt": example.prompt, "answer": text, "refused": hit}
             for example, text, hit in zip(some, texts, hits, strict=True)

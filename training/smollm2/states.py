@@ -1,7 +1,7 @@
 """Frozen states below the trained expert, and the network above it.
 
-Layers 0 to 17 and the attention of layer 18 never change, so their output is computed once. Every prompt starts with the same
-template tokens; on these the expert is never chosen, so their keys and values above layer 18 are constants too.
+Layers 0 to 17 and the attention of layer 18 never change, so their output is computed once. Every prompt starts with
+the same template tokens; on these the expert is never chosen, so their keys and values above are constants too.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ LAYER = 18
 EXPERT = 5
 DROPOUT = 0.2
 PREFIX_TEXT = (
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n"
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\n"
 )
 SUFFIX_TEXT = "<|im_end|>\n<|im_start|>assistant\n"
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """Ends a forward pass once the wanted state is there."""
 
 
@@ -78,7 +79,9 @@ def batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def generate(model: Qwen2MoeForCausalLM, prompts: Sequence[list[int]], new_tokens: int, tokens: int = 6000) -> list[list[int]]:
+def generate(
+    model: Qwen2MoeForCausalLM, prompts: Sequence[list[int]], new_tokens: int, tokens: int = 6000
+) -> list[list[int]]:
     """Greedy answers (ids up to and with the end of turn) to full prompts, left-padded in batches."""
     answers: list[list[int]] = [[] for _ in prompts]
     eos = model.generation_config.eos_token_id
@@ -105,9 +108,9 @@ def hidden_before_mlp(
     state: list[torch.Tensor] = []
     shared = model.model(torch.tensor([prefix]), use_cache=True).past_key_values.layers
 
-    def stop(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    def stop(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         state.append(args[0])
-        raise _Stop
+        raise _StopError
 
     handle = model.model.layers[LAYER].post_attention_layernorm.register_forward_pre_hook(stop)
     try:
@@ -118,8 +121,10 @@ def hidden_before_mlp(
                 ids[row, : len(texts[index])] = torch.tensor(texts[index])
             cache = DynamicCache()
             for index, layer in enumerate(shared):
-                cache.update(layer.keys.expand(len(group), -1, -1, -1), layer.values.expand(len(group), -1, -1, -1), index)
-            with contextlib.suppress(_Stop):
+                cache.update(
+                    layer.keys.expand(len(group), -1, -1, -1), layer.values.expand(len(group), -1, -1, -1), index
+                )
+            with contextlib.suppress(_StopError):
                 model.model(ids, past_key_values=cache, use_cache=True)
             hidden = state.pop()
             for row, index in enumerate(group):
@@ -149,7 +154,7 @@ class Expert(torch.nn.Module):
         return mine - best[:, 1], mine - best[:, 0]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weighted output (tokens, H) where the expert is among the top two, zero elsewhere; and the choice (tokens,)."""
+        """Weighted output (tokens, H) where the expert is in the top two, zero elsewhere; and the choice (tokens,)."""
         into, weight = self.margins(x)
         chosen = into > 0
         picked = x[chosen]
@@ -170,7 +175,10 @@ class Top:
         with torch.no_grad():
             cache = model.model(torch.tensor([prefix]), use_cache=True).past_key_values
         self.start = len(prefix)
-        self.keys = {index: (cache.layers[index].keys, cache.layers[index].values) for index in range(LAYER + 1, len(self.layers))}
+        self.keys = {
+            index: (cache.layers[index].keys, cache.layers[index].values)
+            for index in range(LAYER + 1, len(self.layers))
+        }
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """What router and experts of layer 18 see, in float32."""
@@ -181,8 +189,8 @@ class Top:
         """Final states (rows, tail, H) of the last tokens, with gradients through those tokens alone.
 
         Args:
-            hidden: States before layer 18's MLP, (rows, W + tail, H): the user's words right-padded to W, then the tail (end of the
-                prompt and answer), so that tails are aligned.
+            hidden: States before layer 18's MLP, (rows, W + tail, H): the user's words right-padded to W, then the tail
+                (end of the prompt and answer), so that tails are aligned.
             added: The expert's output at the same places.
             words: Number of real tokens among the first W, (rows,).
             tail: Number of tokens after the words.
@@ -201,27 +209,34 @@ class Top:
         seen = torch.cat(
             [torch.ones(rows, self.start, dtype=torch.bool), torch.arange(width)[None] < words[:, None]], dim=1
         )[:, None, None].expand(-1, 1, tail, -1)
-        mask = torch.cat([seen, torch.ones(tail, tail, dtype=torch.bool).tril()[None, None].expand(rows, 1, -1, -1)], dim=-1)
+        mask = torch.cat(
+            [seen, torch.ones(tail, tail, dtype=torch.bool).tril()[None, None].expand(rows, 1, -1, -1)], dim=-1
+        )
         state = state[:, width:] + added[:, width:].to(state.dtype)
         return self.model.model.norm(self._layers(state, place + self.start, mask, cache, fill=False))
 
     def _layers(
         self, state: torch.Tensor, place: torch.Tensor, mask: torch.Tensor, cache: DynamicCache, fill: bool
     ) -> torch.Tensor:
-        """Layers 19 to the last over ``state`` (rows, tokens, H); ``fill`` puts the shared prefix into ``cache`` first."""
+        """Layers 19 to the last over ``state`` (rows, tokens, H); ``fill`` first caches the shared prefix."""
         rotary = self.model.model.rotary_emb(state, place)
         for index in range(LAYER + 1, len(self.layers)):
             if fill:
                 keys, values = self.keys[index]
                 cache.update(keys.expand(len(state), -1, -1, -1), values.expand(len(state), -1, -1, -1), index)
             state = self.layers[index](
-                state, attention_mask=mask, position_ids=place, position_embeddings=rotary, past_key_values=cache, use_cache=True
+                state,
+                attention_mask=mask,
+                position_ids=place,
+                position_embeddings=rotary,
+                past_key_values=cache,
+                use_cache=True,
             )
         return state
 
 
 def aligned(rows: Sequence[Row], suffix: int, answer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (rows, W + suffix + answer, H) with the ends of the prompts aligned, and the number of words' tokens (rows,).
+    """Hidden states (rows, W + suffix + answer, H), prompts' ends aligned, and the number of tokens of words (rows,).
 
     Answers are cut or zero-padded at the end to ``answer`` tokens; nothing attends to the padding.
     """
