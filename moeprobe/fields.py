@@ -88,8 +88,14 @@ def parse_json(text: str, where: str, error: type[MoeprobeError]) -> Any:
     def refuse(constant: str) -> None:
         raise error(f"{where}: {constant} is no JSON number. Write null instead.")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise error(f"{where}: {digits} is too large for a number.")
+        return number
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except json.JSONDecodeError as problem:
         raise error(f"{where}: not valid JSON ({problem.msg}, column {problem.colno}).") from problem
     except (RecursionError, ValueError) as problem:

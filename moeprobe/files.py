@@ -4,21 +4,35 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from moeprobe.errors import OutputError
 
 
-def check_output(path: Path, *, force: bool) -> None:
+def check_output(path: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
     """Check an output before any work is done for it.
 
+    Args:
+        path: where the result will be written.
+        force: the user said --force.
+        inputs: files that are read; the output must not be one of them.
+
     Raises:
-        OutputError: `path` exists and the user did not say --force, or its folder does not exist.
+        OutputError: `path` exists and not `force`, it is an input, or its folder does not exist or cannot be written.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
-    if (path.exists() or path.is_symlink()) and not force:
+    try:
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            raise OutputError(f"There is no folder {path.parent} to write {path.name} into. Make it first.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"The folder {folder} cannot be written to. Choose another place.")
+        if any(path.resolve() == source.resolve() for source in inputs):
+            raise OutputError(f"{path} is what is being read, so it cannot be the output. Choose another name.")
+        exists = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise OutputError(f"Cannot write to {str(path)[:200]}: {error.strerror or error}.") from error
+    if exists and not force:
         raise OutputError(f"{path} exists already. Choose another name, or add --force to replace it.")
 
 
@@ -42,6 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: in place of an OSError, naming `path`.
     """
+    path = path.resolve()  # a link goes on pointing at the file, which gets the new content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from moeprobe.errors import PromptError
 from moeprobe.fields import Fields, parse_json, read_text
 
 _KNOWN = {"id", "prompt", "messages", "pair", "label", "metadata"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 Label = str | int | float | bool | None
 
@@ -33,7 +35,7 @@ class Prompt:
         return record
 
 
-def read_prompts(source: Path | TextIO, *, limit: int | None = None) -> list[Prompt]:
+def read_prompts(source: Path | BinaryIO | TextIO, *, limit: int | None = None) -> list[Prompt]:
     """Read a prompt file, or an open stream such as standard input.
 
     A first non-blank line that starts with "{" makes it JSONL, unless the file's name ends in .txt; otherwise each
@@ -45,7 +47,7 @@ def read_prompts(source: Path | TextIO, *, limit: int | None = None) -> list[Pro
     if isinstance(source, Path):
         name, text = str(source), read_text(source, PromptError)
     else:
-        name, text = "standard input", source.read()
+        name, text = "standard input", _decoded(source.read())
     # Only newlines end a line: str.splitlines would also break at U+2028 inside a JSON text.
     every = enumerate(text.removeprefix("\ufeff").split("\n"), 1)
     lines = [(number, line.strip()) for number, line in every if line.strip()]
@@ -57,10 +59,25 @@ def read_prompts(source: Path | TextIO, *, limit: int | None = None) -> list[Pro
     return prompts[:limit]
 
 
+def label_text(label: Label) -> str | None:
+    """A label as text; JSON and command lines write true where Python writes True, and both mean one thing."""
+    if label is None:
+        return None
+    text = str(label)
+    return text.lower() if text in ("True", "False") else text
+
+
 def digest(prompts: list[Prompt]) -> str:
     """SHA-256 over the prompts in order, independent of the file's layout."""
     body = "\n".join(json.dumps(prompt.to_json(), sort_keys=True) for prompt in prompts)
     return "sha256:" + hashlib.sha256(body.encode()).hexdigest()
+
+
+def _decoded(data: str | bytes) -> str:
+    try:
+        return data if isinstance(data, str) else data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise PromptError(f"standard input is not UTF-8 text (byte {problem.start}).") from problem
 
 
 def _plain(number: int, line: str) -> Prompt:
@@ -69,6 +86,8 @@ def _plain(number: int, line: str) -> Prompt:
 
 def _record(line: str, where: str) -> Prompt:
     fields = Fields(parse_json(line, where, PromptError), where, PromptError)
+    if _LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
+        raise PromptError(f"{where}: the text holds half of a surrogate pair (like \\ud800), which is no character.")
     unknown = sorted(set(fields.data) - _KNOWN)
     if unknown:
         raise PromptError(f'{where}: unknown field {unknown[0]!r}. Put fields of your own under "metadata".')

@@ -159,6 +159,10 @@ class Recorder:
     def _assemble(self, site: ExpertsSite) -> LayerRouting:
         ids = torch.cat([part for part, _ in self._done[site.layer]]).cpu().numpy().astype(np.int64)
         weights = torch.cat([part for _, part in self._done[site.layer]]).float().cpu().numpy()
+        if not np.isfinite(weights).all():
+            raise CaptureError(
+                f"L{site.layer}: the router gave NaN or infinite weights, so this run says nothing. Try another dtype."
+            )
         sequences = self._forwards[0].sequences
         length = max(forward.past + forward.tokens for forward in self._forwards)
         shape = (sequences, length, ids.shape[1])

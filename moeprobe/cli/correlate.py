@@ -1,6 +1,7 @@
 """`moeprobe correlate`."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +39,10 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
     if bool(probes) == bool(options["by"]):
         raise click.UsageError("Give either --probe NAME (one or more) or --by label.")
     if not as_json:
-        out = out or run.with_name(run.name.removesuffix(".trace") + ".findings.json")
+        place = run.resolve()
+        out = out or Path(os.path.relpath(place.with_name(place.name.removesuffix(".trace") + ".findings.json")))
     if out is not None:
-        check_output(out, force=force)
+        check_output(out, force=force, inputs=[run])
     findings = ask(run, probes, out, **options)
     findings.commands.append(command_line())
     if out is not None:

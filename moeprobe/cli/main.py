@@ -53,13 +53,19 @@ def main() -> None:
         problem.show()
         sys.exit(problem.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("Interrupted. Nothing was left under a final name.")
+        _fail("Interrupted. Files that were finished before are kept; the one in work was not given its name.")
     except MoeprobeError as problem:
         _fail(str(problem))
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python would complain once more at shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OSError as problem:
+        if isinstance(problem, BrokenPipeError):
+            _reader_gone()
+        _fail(f"{problem.strerror or problem}: {str(problem.filename or '')[:200]}")
+
+
+def _reader_gone() -> None:
+    """The reader of our output went away (`| head`); Python would complain once more at shutdown."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _fail(message: str) -> None:

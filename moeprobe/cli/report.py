@@ -17,7 +17,7 @@ from moeprobe.files import check_output, write_text
 @force_option
 def report(findings: tuple[Path, ...], out: Path, title: str | None, no_text: bool, force: bool) -> None:
     """Turn findings files into one HTML page: what was asked, what was found, and what may not be concluded."""
-    check_output(out, force=force)
+    check_output(out, force=force, inputs=findings)
     from moeprobe.findings import load_findings
     from moeprobe.report import render
 

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
 from moeprobe.cli.options import force_option, model_options
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries
+from moeprobe.errors import PromptError
 from moeprobe.files import check_output
 
 
@@ -35,12 +36,18 @@ def trace(prompts: str, **options: Any) -> None:
     run(prompts, **options)
 
 
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise PromptError("Standard input is closed, so no prompts can be read from it.")
+    return sys.stdin.buffer
+
+
 def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, raw: bool, **options: Any) -> None:
     """The work of the command; options as on the command line."""
     from moeprobe.prompts import read_prompts
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
-    entries = read_prompts(sys.stdin if prompts == "-" else Path(prompts), limit=limit)
+    entries = read_prompts(_stdin() if prompts == "-" else Path(prompts), limit=limit)
     check_output(out, force=force)
     from moeprobe.engines import Decoding, record
     from moeprobe.models import load_model

@@ -1,6 +1,6 @@
 """From probe scores or labels to two groups of generations. Decided from text and labels alone, never from routing."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from moeprobe.correlate.inputs import GenerationLike
 from moeprobe.errors import FindingsError, StatsError
 from moeprobe.fields import Fields
 from moeprobe.probes import Passage, Probe, Reading, Span, checked, probe_quality
+from moeprobe.prompts import label_text
 
 THRESHOLD = 0.5
 LEFT_OUT, NEGATIVE, POSITIVE = -1, 0, 1
@@ -171,7 +172,7 @@ def _asked(generations: Sequence[GenerationLike], only: str | None) -> NDArray[n
         raise StatsError(f"--only {only}: write KEY=VALUE, for example set=refusal or label=harmful.")
     by = key if key == "label" or key.startswith("metadata.") else f"metadata.{key}"
     values = [_value(one, by) for one in generations]
-    asked = np.array([value == _text(wanted) for value in values], dtype=bool)
+    asked = np.array([value == label_text(wanted) for value in values], dtype=bool)
     if not asked.any():
         found = ", ".join(sorted({value for value in values if value is not None})) or "no values at all"
         raise StatsError(f"--only {only} fits no generation. Found for {by}: {found}.")
@@ -182,9 +183,9 @@ def _choose(found: list[str], by: str, positive: str | None, negative: str | Non
     listed = ", ".join(found)
     wanted = {"--positive": positive, "--negative": negative}
     for option, given in wanted.items():
-        if given is not None and _text(given) not in found:
+        if given is not None and label_text(given) not in found:
             raise StatsError(f"{option} {given}: no generation has this value of {by}. Found: {listed}.")
-    high, low = (None if given is None else _text(given) for given in (positive, negative))
+    high, low = (None if given is None else label_text(given) for given in (positive, negative))
     if high is not None and high == low:
         raise StatsError(f"--positive and --negative both name {high}. Found: {listed}.")
     if len(found) == 1:
@@ -208,10 +209,4 @@ def _value(one: GenerationLike, by: str) -> str | None:
     value = one.label if by == "label" else one.metadata.get(key)
     if value is not None and not isinstance(value, str | int | float | bool):
         raise StatsError(f"Cannot group by {by!r}: prompt {one.prompt_id} holds a {type(value).__name__} there.")
-    return None if value is None else _text(value)
-
-
-def _text(value: Hashable) -> str:
-    """Labels as text: JSON and command lines write true, Python writes True, and both mean one thing."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text.lower() if text in ("True", "False") else text
+    return label_text(value)

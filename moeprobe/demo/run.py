@@ -8,7 +8,7 @@ from moeprobe.correlate.document import findings_of
 from moeprobe.correlate.groups import regroup
 from moeprobe.demo.plan import PLANS, DemoPlan, Question, demo_prompts
 from moeprobe.engines import Decoding, record
-from moeprobe.errors import MoeprobeError
+from moeprobe.errors import MoeprobeError, OutputError
 from moeprobe.files import check_output, write_text
 from moeprobe.findings import Findings
 from moeprobe.interchange import Plan, enter, interchange, leading_sites
@@ -38,7 +38,10 @@ def run_demo(model: str, folder: Path, *, force: bool = False, say: Say = print)
     if model not in PLANS:
         raise MoeprobeError(f"There is no demo of {model!r}. Choose one of {', '.join(PLANS)}.")
     plan = PLANS[model]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Could not make the folder {folder}: {error.strerror}.") from error
     for name in NAMES:
         check_output(folder / name, force=force)
     say(f"Loading {plan.model} ...")

@@ -1,14 +1,18 @@
 """One batch: generate with recording, and turn what was recorded into rows of a shard."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig, PreTrainedModel
 
 from moeprobe.capture import ExpertsSite, LayerRouting, Recorder
 from moeprobe.engines.decoding import Decoding
 from moeprobe.engines.pieces import Pieces, decode_pieces
+from moeprobe.errors import CaptureError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
 from moeprobe.trace import PHASES, SEGMENTS, Generation, Routing, ShardData
@@ -64,15 +68,35 @@ def generate_batch(
     for place, job in enumerate(jobs):
         ids[place, width - len(job.ids) :] = torch.tensor(job.ids)
         mask[place, width - len(job.ids) :] = 1
+    # Before the model's own settings are set aside: they name the end tokens.
+    config = decoding.config(loaded)
     # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
     torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
-    with torch.inference_mode(), Recorder(model, sites) as recorder:
+    with torch.inference_mode(), _neutral(model), Recorder(model, sites) as recorder:
         output: torch.Tensor = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            generation_config=decoding.config(loaded),
+            generation_config=config,
         )
-    return output.cpu().numpy(), recorder.routing()
+    routing = recorder.routing()
+    rows = {len(output), *(len(layer.experts) for layer in routing.values())}
+    if rows != {len(jobs)}:
+        raise CaptureError(
+            f"{len(jobs)} sequences were asked for, but the model ran {sorted(rows)}. Nothing was written."
+        )
+    return output.cpu().numpy(), routing
+
+
+@contextmanager
+def _neutral(model: PreTrainedModel) -> Iterator[None]:
+    """Set the model's own generation settings aside: transformers fills every field we leave open from them (beams,
+    penalties, suppressed tokens), which would change the text, or mix up rows, without a word in the manifest."""
+    original = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = original
 
 
 def assemble(

@@ -1,7 +1,7 @@
 """A run with transformers: prompts + model -> trace."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from moeprobe.engines.encode import encode_prompt, tokenizer_section
 from moeprobe.errors import ModelError, PromptError
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.prompts import Prompt, digest
-from moeprobe.trace import LayerInfo, Manifest, Trace, TraceWriter, load_trace
+from moeprobe.trace import LayerInfo, Manifest, ShardData, Trace, TraceWriter, load_trace
 
 # Called after each batch with (generations done, generations in all, tokens generated so far).
 Progress = Callable[[int, int, int], None]
@@ -58,14 +58,15 @@ def record(
         raise PromptError("There are no prompts to run.")
     sites = find_experts(loaded.model)
     jobs = _jobs(loaded, prompts, decoding, raw)
-    made, base = 0, _manifest(loaded, prompts, decoding, raw=raw, source=source)
+    made, sums, base = 0, WeightSums(), _manifest(loaded, prompts, decoding, raw=raw, source=source)
     with TraceWriter(Path(out), force=force) as writer:
         for number, batch in enumerate(_batches(jobs, decoding.batch_size)):
             tokens, routing = generate_batch(loaded, sites, batch, decoding, number=number)
             data, generations = assemble(
                 loaded, batch, tokens, routing, first_index=writer.generations, shard=len(writer.shards)
             )
-            layers = tuple(layer_info(site, routing[site.layer]) for site in sites)
+            sums.add(data)
+            layers = tuple(layer_info(site, routing[site.layer], sums) for site in sites)
             writer.add(data, generations, replace(base, layers=layers))
             made += sum(generation.generated for generation in generations)
             if progress is not None:
@@ -74,21 +75,38 @@ def record(
     return load_trace(out)
 
 
-def layer_info(site: ExpertsSite, routing: LayerRouting) -> LayerInfo:
+@dataclass
+class WeightSums:
+    """Mean over recorded tokens of the sum of a token's gate weights, by layer, batch after batch."""
+
+    total: dict[int, float] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, data: ShardData) -> None:
+        """Add the rows of one shard."""
+        self.rows += data.rows
+        for layer, routing in data.routing.items():
+            self.total[layer] = self.total.get(layer, 0.0) + float(routing.weights.sum(dtype=np.float64))
+
+    def mean(self, layer: int) -> float:
+        """The mean so far."""
+        return round(self.total[layer] / self.rows, 6)
+
+
+def layer_info(site: ExpertsSite, routing: LayerRouting, sums: WeightSums) -> LayerInfo:
     """What the manifest says of a layer; k and the weight sum are read from what was recorded."""
-    sums = routing.weights.sum(axis=-1)[(routing.experts >= 0).any(axis=-1)]
     return LayerInfo(
         layer=site.layer,
         experts=site.experts,
         k=routing.experts.shape[-1],
-        weight_sum=round(float(np.median(sums)), 6) if sums.size else 0.0,
+        weight_sum=sums.mean(site.layer),
         shared=site.shared,
         module=site.path,
     )
 
 
 def _jobs(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, raw: bool) -> list[Job]:
-    limit = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+    limit = loaded.positions
     jobs: list[Job] = []
     for prompt in prompts:
         ids = encode_prompt(loaded.tokenizer, prompt, raw=raw)
@@ -113,12 +131,13 @@ def _manifest(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, *,
         shards=(),
         generations=0,
         rows=0,
+        generations_sha256="",
         complete=False,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         moeprobe=moeprobe.__version__,
         model=loaded.provenance,
         tokenizer=tokenizer_section(loaded.tokenizer, raw=raw),
-        decoding=decoding.to_json(),
+        decoding={**decoding.to_json(), "end_tokens": sorted(loaded.end_tokens)},
         engine=engine_section(loaded.model),
         versions=versions_section(),
         prompts={"source": source, "count": len(prompts), "digest": digest(prompts)},

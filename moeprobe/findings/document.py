@@ -12,7 +12,7 @@ import moeprobe
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
 from moeprobe.files import check_output, write_text
-from moeprobe.findings.row import check_question, check_row, check_run, check_source
+from moeprobe.findings.row import check_flags, check_question, check_row, check_run, check_source
 
 if TYPE_CHECKING:
     import pandas
@@ -141,11 +141,28 @@ def load_findings(path: str | Path) -> Findings:
         moeprobe=fields.text("moeprobe"),
     )
     check_source(findings.model, findings.trace, where)
-    names = {question["name"] for question in findings.questions}
+    _check_together(findings, where)
+    return findings
+
+
+def _check_together(findings: Findings, where: str) -> None:
+    """Checks across rows, questions and runs."""
+    names = [question["name"] for question in findings.questions]
+    if len(set(names)) < len(names):
+        raise FindingsError(f"{where}: two questions have the same name.")
+    runs = {run["probe"]: run for run in findings.interchange}
+    seen: set[tuple[str, str]] = set()
     for row in findings.rows:
+        key = (row["site"], row["probe"])
         if row["probe"] not in names:
             raise FindingsError(f"{where}: {row['site']} belongs to {row['probe']!r}, which is no question there.")
-    return findings
+        if key in seen:
+            raise FindingsError(f"{where}: {row['site']} stands there twice for {row['probe']!r}.")
+        seen.add(key)
+        if row["interchange"] is not None:
+            if row["probe"] not in runs:
+                raise FindingsError(f"{where}: {row['site']} has interchange effects, but there is no such run.")
+            check_flags(row, runs[row["probe"]], where)
 
 
 def _checked(items: Iterable[object], check: Any, where: str) -> list[dict[str, Any]]:

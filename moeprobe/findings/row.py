@@ -5,26 +5,16 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
+from moeprobe.findings.causes import CAUSAL_EFFECTS, EFFECTS, MIN_PAIRS, passes, verdict
 from moeprobe.sites import parse_expert
 
 ASSOCIATIONS = ("associated", "not associated", "untestable")
 VERDICTS = (
     "untestable", "not associated", "associated", "association only", "necessary", "sufficient",
-    "necessary and sufficient", "neither",
+    "necessary and sufficient", "neither", "underpowered",
 )  # fmt: skip
 RATES = ("S1", "W1", "S0", "W0", "dS", "dW", "entry", "valuation")
-EFFECTS = ("necessity", "sufficiency", "knockout")
 MAX_EXPERTS = 65_536
-
-
-def verdict(association: str, interchange: dict[str, Any] | None) -> str:
-    """The verdict in words, from the association and the interchange effects of a row (METHODS.md 4)."""
-    if interchange is None:
-        return association
-    necessary, sufficient = interchange["necessary"], interchange["sufficient"]
-    if necessary or sufficient:
-        return " and ".join(["necessary"] * necessary + ["sufficient"] * sufficient)
-    return "association only" if association == "associated" else "neither"
 
 
 def check_row(item: object, where: str) -> dict[str, Any]:
@@ -34,8 +24,11 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     if (site.layer, site.expert) != (fields.integer("layer"), fields.integer("expert")):
         raise FindingsError(f"{where}: site {site} disagrees with its layer and expert.")
     fields.text("probe")
+    for key in ("rate_difference_ci", "interchange", "reason", *RATES):
+        if key not in fields.data:
+            raise FindingsError(f"{where}: the field {key!r} is missing.")
     for key in RATES:
-        fields.optional_number(key)
+        fields.number(key)
     for key in ("Q1", "Q0", "rate_difference", "auc", "t", "df", "p", "q"):
         if key not in fields.data:
             raise FindingsError(f"{where}: the field {key!r} is missing.")
@@ -46,7 +39,7 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     _check_choice(fields, "association", ASSOCIATIONS)
     _check_choice(fields, "verdict", VERDICTS)
     fields.optional_text("reason")
-    effects = fields.data.get("interchange")
+    effects = fields.data["interchange"]
     if effects is not None:
         _check_effects(Fields(effects, f"{where}, interchange", FindingsError))
     if fields.data["verdict"] != verdict(fields.data["association"], effects):
@@ -100,6 +93,14 @@ def check_run(item: object, where: str) -> dict[str, Any]:
     return fields.data
 
 
+def check_flags(row: dict[str, Any], run: dict[str, Any], where: str) -> None:
+    """Hold `necessary` and `sufficient` of a row against its own numbers and its run's minimum effect."""
+    effects = row["interchange"]
+    for flag, name in (("necessary", "necessity"), ("sufficient", "sufficiency")):
+        if effects[flag] != passes(effects, name, run["minimum_effect"]):
+            raise FindingsError(f"{where}: {row['site']}: {flag!r} does not follow from its own numbers.")
+
+
 def check_source(model: dict[str, Any], trace: dict[str, Any], where: str) -> None:
     """Check the `model` and `trace` objects of a document, else raise FindingsError."""
     about = Fields(model, f"{where}, model", FindingsError)
@@ -127,18 +128,26 @@ def _check_quality(fields: Fields) -> None:
 
 def _check_effects(fields: Fields) -> None:
     fields.integer("pairs", 1)
-    for key in ("exactly_zero", "necessary", "sufficient"):
+    for key in ("exactly_zero", "enough_pairs", "necessary", "sufficient"):
         fields.flag(key)
+    if fields.data["enough_pairs"] != (fields.data["pairs"] >= MIN_PAIRS):
+        raise FindingsError(f"{fields.where}: 'enough_pairs' does not agree with {fields.data['pairs']} pairs.")
     for name in EFFECTS:
         effect = Fields(fields.section(name), f"{fields.where}, {name}", FindingsError)
         effect.number("percent")
         effect.number("mean")
         _check_interval(effect, "ci")
+        if effect.data.get("ci") is None:
+            raise FindingsError(f"{effect.where}: the field 'ci' is missing.")
+        if name in CAUSAL_EFFECTS and not 0 <= effect.number("p") <= 1:
+            raise FindingsError(f"{effect.where}: p is no probability.")
         _check_numbers(effect, "per_pair")
     null = Fields(fields.section("null"), f"{fields.where}, null", FindingsError)
     _check_sites(null, "sites")
     for name in EFFECTS:
         _check_numbers(null, name)
+        if len(null.data[name]) != len(null.data["sites"]):
+            raise FindingsError(f"{null.where}: {name!r} must have one number for each site.")
 
 
 def _check_example(fields: Fields) -> None:

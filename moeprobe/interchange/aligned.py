@@ -51,14 +51,14 @@ def align(loaded: LoadedModel, pairs: list[TokenPair], *, tokens: int) -> Aligne
         tokens: length n of the continuation.
     """
     model, pad = loaded.model, loaded.pad_token
-    control = _pad([pair.control for pair in pairs], pad)
+    control = pad_left([pair.control for pair in pairs], pad)
     continuation = _greedy(model, control, tokens)
     counted = _until_end(continuation, loaded.end_tokens)
     given = [row[:-1] for row in continuation.tolist()]
     runs = [(*pair.sensitive, *more) for pair, more in zip(pairs, given, strict=True)]
     partners = [(*pair.control, *more) for pair, more in zip(pairs, given, strict=True)]
     width = max(len(run) for run in runs + partners)
-    return AlignedBatch(_pad(runs, pad, width), _pad(partners, pad, width), continuation, counted)
+    return AlignedBatch(pad_left(runs, pad, width), pad_left(partners, pad, width), continuation, counted)
 
 
 def forward(model: PreTrainedModel, side: Side) -> Tensor:
@@ -90,7 +90,8 @@ def _until_end(continuation: Tensor, ends: set[int]) -> Tensor:
     return (stops.cumsum(dim=1) - stops.long()) == 0
 
 
-def _pad(runs: list[tuple[int, ...]], pad: int, width: int | None = None) -> Side:
+def pad_left(runs: list[tuple[int, ...]], pad: int, width: int | None = None) -> Side:
+    """Runs of different lengths as one batch, padded on the left to `width` or to the longest."""
     width = width or max(len(run) for run in runs)
     ids = torch.full((len(runs), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)

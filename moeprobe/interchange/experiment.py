@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from moeprobe.capture import ExpertsSite, find_experts
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import AlignedBatch, Side, align, forward
+from moeprobe.interchange.aligned import AlignedBatch, Side, align, forward, pad_left
 from moeprobe.interchange.contribution import contribution, reading, replacing
 from moeprobe.interchange.pairs import TokenPair
 from moeprobe.models import LoadedModel
@@ -86,6 +86,11 @@ def measure(
         raise InterchangeError("There are no pairs to swap between.")
     if tokens < 1:
         raise InterchangeError("The control continuation needs at least one token.")
+    longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), loaded.positions
+    if limit is not None and longest + tokens > limit:
+        raise InterchangeError(
+            f"A prompt of {longest} tokens and {tokens} more do not fit the model's {limit} positions."
+        )
     modules = check_sites(find_experts(loaded.model), sites)
     batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
     columns: dict[ExpertSite, list[SiteEffects]] = {site: [] for site in sites}
@@ -106,6 +111,25 @@ def measure(
         control=np.concatenate([control for _, control in base]),
         sites={site: _joined(parts) for site, parts in columns.items()},
     )
+
+
+def count_usage(
+    loaded: LoadedModel, pairs: list[TokenPair], modules: list[ExpertsSite], *, batch_size: int = 8
+) -> dict[int, NDArray[np.int64]]:
+    """How often the router chose each expert in the prompts of both sides, (experts,) by layer; padding not counted."""
+    counts = {module.layer: np.zeros(module.experts, dtype=np.int64) for module in modules}
+    runs = [run for pair in pairs for run in (pair.sensitive, pair.control)]
+    with torch.inference_mode():
+        for start in range(0, len(runs), batch_size):
+            side = pad_left(runs[start : start + batch_size], loaded.pad_token)
+            with reading(modules) as seen:
+                forward(loaded.model, side)
+            real = side.mask.bool().reshape(-1)
+            for module in modules:
+                ids = seen[module.layer].ids.cpu()[real].reshape(-1)
+                inside = ids[(ids >= 0) & (ids < module.experts)]
+                counts[module.layer] += np.bincount(inside.numpy(), minlength=module.experts)
+    return counts
 
 
 def check_sites(found: list[ExpertsSite], sites: list[ExpertSite]) -> dict[int, ExpertsSite]:
@@ -169,7 +193,12 @@ class _Runs:
         target = self.batch.continuation.to(logits.device)
         counted = self.batch.counted.to(logits.device)
         nll = -torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
-        result: Floats = ((nll * counted).sum(dim=1) / counted.sum(dim=1)).cpu().numpy()
+        total = torch.where(counted, nll, torch.zeros_like(nll)).sum(dim=1)
+        result: Floats = (total / counted.sum(dim=1)).cpu().numpy()
+        if not np.isfinite(result).all():
+            raise InterchangeError(
+                "The model gives NaN or infinite log-probabilities on these prompts. Try --dtype float32."
+            )
         return result
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.correlate.groups import NEGATIVE, POSITIVE, Groups
-from moeprobe.interchange.pairs import PairSelection, select_pairs
+from moeprobe.interchange.pairs import PairSelection, select_pairs, sourced
 from moeprobe.trace import Trace
 
 _SIDES = {POSITIVE: True, NEGATIVE: False}
@@ -25,7 +25,8 @@ def trace_pairs(trace: Trace, groups: Groups) -> PairSelection:
         for one in trace.generations
         if one.sample == 0
     ]
-    return select_pairs(members, what=f"the prompts of {trace.path}")
+    selection = select_pairs(members, what=f"the prompts of {trace.path}")
+    return sourced(selection, kind="trace", name=trace.path.name, digest=trace.digest)
 
 
 def prompt_ids(trace: Trace) -> list[tuple[int, ...]]:

@@ -1,10 +1,10 @@
 """Pairs of prompts: a sensitive one, where the behaviour appears, and a control."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from moeprobe.errors import InterchangeError
-from moeprobe.prompts import Label, Prompt
+from moeprobe.prompts import Label, Prompt, label_text
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,17 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class PairSelection:
-    """Pairs found, and the ids of those that could not be used, with the reason in words."""
+    """Pairs found.
+
+    Attributes:
+        pairs: those with one sensitive and one control run.
+        left_out: ids of those without, with the reason in words.
+        source: where they come from, for the record (`interchange[].pairs_from` of docs/findings.md).
+    """
 
     pairs: tuple[TokenPair, ...]
     left_out: dict[str, str]
+    source: dict[str, str] = field(default_factory=dict)
 
 
 def select_pairs(
@@ -49,6 +56,8 @@ def select_pairs(
         raise InterchangeError(f'Interchange needs prompt pairs, and {what} have none. Give lines a "pair" id.')
     pairs, left_out = [], {}
     for name, group in grouped.items():
+        if all(sensitive is None for sensitive, _ in group):
+            continue  # never asked about (`--only`, another label)
         yes = [ids for sensitive, ids in group if sensitive is True]
         no = [ids for sensitive, ids in group if sensitive is False]
         if len(yes) == 1 and len(no) == 1:
@@ -56,9 +65,10 @@ def select_pairs(
         else:
             left_out[name] = f"{len(yes)} sensitive and {len(no)} control runs; one of each is needed"
     if not pairs:
+        first = next(iter(left_out.items()), ("none", "no run in either group"))
         raise InterchangeError(
             f"None of the {len(grouped)} pairs has exactly one sensitive and one control run "
-            f"(first: {next(iter(grouped))!r} has {next(iter(left_out.values()))}). Check labels and pair ids."
+            f"(first: {first[0]!r} has {first[1]}). Check labels and pair ids."
         )
     return PairSelection(tuple(pairs), left_out)
 
@@ -68,11 +78,19 @@ def label_members(
 ) -> list[tuple[str | None, bool | None, tuple[int, ...]]]:
     """Members for `select_pairs` from the labels of a prompt file.
 
-    `positive` is the sensitive label; control is `negative`, or any other label when that is None.
+    `positive` is the sensitive label; control is `negative`, or any other label when that is None. Labels are compared
+    as text (true, not True); a prompt without a label is in neither group.
     """
+    wanted, other = label_text(positive), label_text(negative)
     result: list[tuple[str | None, bool | None, tuple[int, ...]]] = []
     for prompt, tokens in zip(prompts, ids, strict=True):
-        is_control = prompt.label is not None and (negative is None or str(prompt.label) == str(negative))
-        side = True if str(prompt.label) == str(positive) else False if is_control else None
+        label = label_text(prompt.label)
+        is_control = label is not None and other in (None, label)
+        side = None if label is None else True if label == wanted else False if is_control else None
         result.append((prompt.pair, side, tuple(tokens)))
     return result
+
+
+def sourced(selection: PairSelection, **source: str) -> PairSelection:
+    """The same pairs with a note of where they come from."""
+    return replace(selection, source=source)

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeprobe.capture import find_experts
 from moeprobe.errors import InterchangeError
-from moeprobe.findings import Findings, verdict
-from moeprobe.interchange.experiment import Progress, check_sites, measure
-from moeprobe.interchange.inference import check_gap, ratio_of_means, resamples, rule, summarise
+from moeprobe.findings import Findings, rule, verdict
+from moeprobe.interchange.experiment import Progress, check_sites, count_usage, measure
+from moeprobe.interchange.inference import check_gap, resamples, summarise
 from moeprobe.interchange.pairs import PairSelection
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.sites import ExpertSite, parse_expert
@@ -21,7 +22,7 @@ class Plan:
 
     Attributes:
         tokens: length of the control continuation that is scored.
-        null: other experts per layer, chosen at random, that every tested expert is compared with.
+        null: other experts of its layer, chosen at random, that every tested expert is compared with.
         bootstrap: draws of the interval over pairs.
         seed: of null choice and bootstrap.
         minimum_effect: percent of the gap below which an effect gets no causal word, however certain it is.
@@ -79,23 +80,23 @@ def interchange(
     if len(pairs) < 2:
         raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
     modules = check_sites(find_experts(loaded.model), sites)
-    nulls = choose_nulls({layer: module.experts for layer, module in modules.items()}, sites, plan)
+    usage = count_usage(loaded, pairs, list(modules.values()), batch_size=plan.batch_size)
+    nulls = choose_nulls(usage, sites, plan)
     every = list(dict.fromkeys([*sites, *(other for group in nulls.values() for other in group)]))
     effects = measure(loaded, pairs, every, tokens=plan.tokens, batch_size=plan.batch_size, progress=progress)
-    check_gap(effects)
-    summary = summarise(
-        effects, sites, nulls, bootstrap=plan.bootstrap, seed=plan.seed, minimum_effect=plan.minimum_effect
-    )
-    gap = ratio_of_means(effects.gap, effects.gap, resamples(len(pairs), plan.bootstrap, plan.seed))
+    weights = resamples(len(pairs), plan.bootstrap, plan.seed)
+    gap = check_gap(effects, weights)
+    summary = summarise(effects, nulls, weights, seed=plan.seed, minimum_effect=plan.minimum_effect)
     run = {
         "pairs": len(pairs),
         "pair_ids": list(effects.pair_ids),
+        "pairs_from": selection.source,
         "left_out": len(selection.left_out),
         "metric": "mean negative log-likelihood (nats per token) of the control prompt's own greedy continuation",
         "continuation_tokens": plan.tokens,
         "alignment": "end of prompt",
         "swap": "contribution",
-        "gap": {"mean": gap["mean"], "ci": _mean_interval(effects.gap, plan)},
+        "gap": gap,
         "bootstrap": plan.bootstrap,
         "seed": plan.seed,
         "minimum_effect": plan.minimum_effect,
@@ -106,25 +107,33 @@ def interchange(
     return Outcome(run, summary)
 
 
-def choose_nulls(experts: dict[int, int], sites: list[ExpertSite], plan: Plan) -> dict[int, list[ExpertSite]]:
-    """Randomly chosen other experts of each tested layer, (layer -> sites), in order of expert.
+def choose_nulls(
+    usage: dict[int, NDArray[np.int64]], sites: list[ExpertSite], plan: Plan
+) -> dict[ExpertSite, list[ExpertSite]]:
+    """For each tested site, randomly chosen other experts of its layer, in order of expert.
 
-    Experts that are tested themselves are chosen only when the layer has no others left.
+    Experts that the router chose in these prompts come first: one that never ran is no comparison. Experts that are
+    tested themselves are drawn only when the layer has no others left.
+
+    Args:
+        usage: (experts,) how often each expert was chosen, by layer; see `count_usage`.
+        sites: tested sites.
+        plan: number of null experts and seed.
 
     Raises:
         InterchangeError: a layer of one expert has nothing to compare with.
     """
-    generator = np.random.default_rng(plan.seed)
     chosen = {}
-    for layer, count in sorted(experts.items()):
-        tested = {site.expert for site in sites if site.layer == layer}
-        free = [expert for expert in range(count) if expert not in tested] or list(range(count))
-        if count < 2:
-            raise InterchangeError(
-                f"Layer {layer} has a single expert, so there is no other expert to compare it with."
-            )
-        picks = generator.choice(free, size=min(plan.null, len(free)), replace=False)
-        chosen[layer] = [ExpertSite(layer, int(expert)) for expert in sorted(picks)]
+    for site in sites:
+        counts = usage[site.layer]
+        if len(counts) < 2:
+            raise InterchangeError(f"Layer {site.layer} has a single expert; there is no other to compare it with.")
+        generator = np.random.default_rng([plan.seed, site.layer])
+        order = [ExpertSite(site.layer, int(expert)) for expert in generator.permutation(len(counts))]
+        others = [other for other in order if other != site]
+        free = [other for other in others if other not in sites] or others
+        ranked = sorted(free, key=lambda other: counts[other.expert] == 0)
+        chosen[site] = sorted(ranked[: plan.null])
     return chosen
 
 
@@ -142,14 +151,20 @@ def leading_sites(findings: Findings, question: str, top: int) -> list[ExpertSit
     return [parse_expert(row["site"]) for row in rows[:top]]
 
 
-def enter(findings: Findings, question: dict[str, Any], outcome: Outcome) -> None:
-    """Write a run into findings: the run itself, the effects of its rows, and their verdicts. A former run on the same
-    question is replaced.
+def enter(findings: Findings, question: dict[str, Any], outcome: Outcome, *, replace: bool = False) -> None:
+    """Write a run into findings: the run itself, the effects of its rows, and their verdicts.
+
+    Args:
+        findings: changed in place.
+        question: the question whose rows were tested.
+        outcome: from `interchange`.
+        replace: drop a former run on the same question, with its verdicts.
 
     Raises:
-        InterchangeError: a tested site has no row (the findings are of another model).
+        InterchangeError: a tested site has no row (the findings are of another model), or there is a former run.
     """
     name = question["name"]
+    check_former(findings, name, replace=replace)
     rows = {row["site"]: row for row in findings.rows if row["probe"] == name}
     for site in outcome.effects:
         if str(site) not in rows:
@@ -158,11 +173,20 @@ def enter(findings: Findings, question: dict[str, Any], outcome: Outcome) -> Non
         row["interchange"] = outcome.effects.get(parse_expert(row["site"]))
         row["verdict"] = verdict(row["association"], row["interchange"])
     findings.interchange = [run for run in findings.interchange if run["probe"] != name]
-    findings.interchange.append(
-        {"probe": name, "positive": question["positive"], "negative": question["negative"], **outcome.run}
-    )
+    source = outcome.run["pairs_from"]
+    groups = {key: source.get(key, question[key]) for key in ("positive", "negative")}
+    findings.interchange.append({"probe": name, **groups, **outcome.run})
 
 
-def _mean_interval(gap: np.ndarray[Any, np.dtype[np.float64]], plan: Plan) -> list[float]:
-    low, high = np.percentile(resamples(len(gap), plan.bootstrap, plan.seed) @ gap, [2.5, 97.5])
-    return [float(low), float(high)]
+def check_former(findings: Findings, question: str, *, replace: bool) -> None:
+    """Refuse to drop the verdicts of a former run unasked: what was tried before must not vanish quietly.
+
+    Raises:
+        InterchangeError: there is a former run on the question and not `replace`.
+    """
+    for run in findings.interchange:
+        if run["probe"] == question and not replace:
+            raise InterchangeError(
+                f"The findings hold an interchange run on {question!r} already (tested: {', '.join(run['tested'])}). "
+                "Name all experts to test in one run and add --force to replace it."
+            )

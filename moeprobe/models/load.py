@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from moeprobe.errors import ModelError
@@ -14,7 +15,7 @@ from moeprobe.models.provenance import model_section
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoadedModel:
     """A model in eval mode with its tokenizer.
 
@@ -36,6 +37,16 @@ class LoadedModel:
         config = self.model.generation_config
         eos = self.tokenizer.eos_token_id if config is None or config.eos_token_id is None else config.eos_token_id
         return set() if eos is None else {int(eos)} if isinstance(eos, int) else {int(token) for token in eos}
+
+    @property
+    def positions(self) -> int | None:
+        """Most positions the model was made for, where its config says."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit if isinstance(limit, int) else None
+
+    def __repr__(self) -> str:
+        facts = self.provenance
+        return f"<LoadedModel {self.id!r}: {facts['class']}, {facts['dtype']}, on {self.model.device}>"
 
     @property
     def pad_token(self) -> int:
@@ -60,7 +71,8 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(f"Unknown dtype {dtype!r}. Choose one of {', '.join(DTYPES)}.")
-    if name.split(":")[0] in ("compiled", "smollm2"):
+    built_in = name.split(":")[0] in ("compiled", "smollm2")
+    if built_in:
         if revision is not None:
             raise ModelError(f"{name} is built in and has no revisions. Leave --revision out.")
         model, tokenizer = _built_in(name, dtype)
@@ -77,7 +89,8 @@ def load_model(
                 f"The tokenizer of {name} has neither a pad nor an end token, so prompts can't be batched."
             )
         tokenizer.pad_token = tokenizer.eos_token
-    return LoadedModel(model, tokenizer, name, model_section(name, model, revision))
+    folder = None if built_in else model_folder(name)
+    return LoadedModel(model, tokenizer, name, model_section(name, model, revision, folder))
 
 
 def _built_in(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -102,11 +115,13 @@ def _built_in(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokeniz
 def _pretrained(
     name: str, dtype: str, device_map: str | None, revision: str | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    folder = Path(name)
-    if name.startswith((".", "/", "~")) and not folder.expanduser().is_dir():
+    folder = model_folder(name)
+    if folder is None and name.startswith((".", "/", "~")):
         raise ModelError(f"There is no folder {name}. Give a folder, a hub id, or one of: compiled, smollm2.")
-    source = str(folder.expanduser()) if folder.expanduser().is_dir() else name
+    source = name if folder is None else str(folder)
     options: dict[str, Any] = {"dtype": DTYPES[dtype], "revision": revision or "main", "trust_remote_code": False}
+    # Pickled weights can run code; safetensors cannot.
+    options |= {"use_safetensors": True, "output_loading_info": True}
     if device_map is not None:
         options["device_map"] = device_map
     if not torch.cuda.is_available():
@@ -115,13 +130,30 @@ def _pretrained(
     with _quiet_retries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(source, **options)
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as problem:
+            result: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as problem:
             first = str(problem).strip().split("\n")[0][:300]
             raise ModelError(
                 f"Could not load {name!r}: {first} Check the name or folder; built in are compiled and smollm2."
             ) from problem
+    model, loading = result
+    # transformers fills missing tensors with random numbers and goes on; a routing of those means nothing.
+    absent = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    if absent:
+        raise ModelError(
+            f"The checkpoint {name!r} is not whole: {len(absent)} tensors are missing or of another shape, first "
+            f"{absent[0]}. Fetch it again."
+        )
     return model, tokenizer
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder that `name` is, or None."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long for the file system, or an unknown home
+        return None
 
 
 class _quiet_retries:  # noqa: N801  # used like a function

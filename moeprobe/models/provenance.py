@@ -20,9 +20,9 @@ from moeprobe.files import sha256
 _HASHED_BYTES = 64 << 20
 
 
-def model_section(name: str, model: PreTrainedModel, revision: str | None) -> dict[str, Any]:
+def model_section(name: str, model: PreTrainedModel, revision: str | None, folder: Path | None) -> dict[str, Any]:
     """The manifest's `model` section: what was loaded."""
-    config = json.dumps(json.loads(model.config.to_json_string(use_diff=False)), sort_keys=True)
+    config = json.dumps(_settings(json.loads(model.config.to_json_string(use_diff=False))), sort_keys=True)
     text_config = model.config.get_text_config()
     return {
         "id": name,
@@ -32,7 +32,7 @@ def model_section(name: str, model: PreTrainedModel, revision: str | None) -> di
         "dtype": str(model.dtype).removeprefix("torch."),
         "num_hidden_layers": text_config.num_hidden_layers,
         "config_digest": "sha256:" + hashlib.sha256(config.encode()).hexdigest(),
-        "files": _files(Path(name).expanduser()),
+        "files": None if folder is None else _files(folder),
     }
 
 
@@ -62,9 +62,15 @@ def versions_section() -> dict[str, str]:
     }
 
 
-def _files(folder: Path) -> dict[str, str] | None:
-    if not folder.is_dir():
-        return None
+def _settings(config: Any) -> Any:
+    """A config without what differs between two loadings of one model: where from, in which number format, by whom."""
+    if isinstance(config, dict):
+        skipped = {"dtype", "torch_dtype", "_name_or_path", "transformers_version"}
+        return {key: _settings(value) for key, value in config.items() if key not in skipped}
+    return [_settings(value) for value in config] if isinstance(config, list) else config
+
+
+def _files(folder: Path) -> dict[str, str]:
     kept = re.compile(r"\.(json|safetensors|jinja|model)$")
     names = sorted(path for path in folder.iterdir() if path.is_file() and kept.search(path.name))
     return {

@@ -23,7 +23,7 @@ class LayerInfo:
         layer: the model's own layer index; dense layers count too.
         experts: number of experts E the router chooses from.
         k: choices per token.
-        weight_sum: median over tokens of the sum of the k gate weights (1.0 where they are renormalised).
+        weight_sum: mean over tokens of the sum of the k gate weights (1.0 where they are renormalised).
         shared: whether shared experts run beside the routed ones, and so are not in the trace.
         module: path of the experts module inside the model.
     """
@@ -59,6 +59,7 @@ class Manifest:
     shards: tuple[ShardInfo, ...]
     generations: int
     rows: int
+    generations_sha256: str
     complete: bool
     created: str
     moeprobe: str
@@ -104,6 +105,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         shards=shards,
         generations=fields.integer("generations"),
         rows=fields.integer("rows"),
+        generations_sha256=fields.text("generations_sha256"),
         complete=fields.flag("complete"),
         created=fields.text("created"),
         moeprobe=fields.text("moeprobe"),

@@ -64,6 +64,7 @@ class Trace:
     def generations(self) -> list[Generation]:
         """All generations; the position in the list is the value of the shards' `generation` column."""
         where = self.path / "generations.jsonl"
+        self._check_generations_file()
         lines = [line for line in read_text(where, TraceError).split("\n") if line]
         records = [parse_generation(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
         # An interrupted run can hold lines of a shard whose manifest was not written any more.
@@ -79,15 +80,21 @@ class Trace:
             yield self._open(info)
 
     def verify(self) -> None:
-        """Compare every shard with its recorded SHA-256.
+        """Compare every file with its recorded SHA-256, and the generations' row ranges with the shards' own column.
 
         Raises:
-            TraceError: a shard was altered; the message names it.
+            TraceError: a file was altered, or does not belong to the others; the message names it.
         """
+        self._check_generations_file()
         for info in self.manifest.shards:
             path = self.path / "shards" / info.name
             if not path.is_file() or sha256(path) != info.sha256:
                 raise TraceError(f"{path} is missing or was altered since it was written. Record the run again.")
+        columns = [shard.generation for shard in self.shards()]
+        for one in self.generations:
+            rows = columns[one.shard][one.first_row : one.first_row + one.rows]
+            if (rows != one.index).any():
+                raise TraceError(f"{self.path}: rows of generation {one.index} belong to another one in its shard.")
 
     def generation_frame(self) -> "pandas.DataFrame":
         """One row per generation: ids, label, texts, stop reason, numbers of routed tokens."""
@@ -128,6 +135,12 @@ class Trace:
             for name, value in rows.items()
         )
         return f"<table><caption>moeprobe trace {html.escape(str(self.path))}</caption>{body}</table>"
+
+    def _check_generations_file(self) -> None:
+        """An interrupted run has no digest yet: lines are added after each shard."""
+        path = self.path / "generations.jsonl"
+        if self.manifest.complete and (not path.is_file() or sha256(path) != self.manifest.generations_sha256):
+            raise TraceError(f"{path} is missing or was altered since it was written. Record the run again.")
 
     def _open(self, info: ShardInfo) -> Shard:
         return Shard(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,10 +31,13 @@ class TraceWriter:
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
         check_output(path, force=force)
-        if path.exists() and not (path / "run.json").is_file():
-            raise OutputError(f"{path} is no trace, so --force will not replace it. Choose another name.")
+        # Resolved: "." has no name to put ".partial" behind, and a link should go on pointing at the trace.
+        path = path.resolve()
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        for folder in (self.path, self.partial):
+            if folder.exists() and not _is_trace(folder):
+                raise OutputError(f"{folder} is no trace, so it will not be replaced. Choose another name.")
         if self.partial.exists() and not force:
             raise OutputError(f"An interrupted run lies in {self.partial}. Move it away, or add --force to start over.")
         with self._disk():
@@ -78,8 +82,7 @@ class TraceWriter:
             old = None
             if self.path.exists():
                 # Two renames, so that at no moment neither the old nor the new trace exists.
-                old = self.path.with_name(self.path.name + ".old")
-                shutil.rmtree(old, ignore_errors=True)
+                old = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.old")
                 self.path.rename(old)
             self.partial.rename(self.path)
             sync_folder(self.path.parent)
@@ -98,7 +101,12 @@ class TraceWriter:
 
     def _write_manifest(self, manifest: Manifest, *, complete: bool) -> None:
         self.manifest = replace(
-            manifest, shards=tuple(self.shards), rows=self.rows, generations=self.generations, complete=complete
+            manifest,
+            shards=tuple(self.shards),
+            rows=self.rows,
+            generations=self.generations,
+            generations_sha256=sha256(self.partial / "generations.jsonl") if complete else "",
+            complete=complete,
         )
         write_text(self.partial / "run.json", self.manifest.to_json())
 
@@ -108,6 +116,13 @@ class TraceWriter:
             yield
         except OSError as problem:
             raise OutputError(f"Could not write {self.partial}: {problem.strerror or problem}.") from problem
+
+
+def _is_trace(folder: Path) -> bool:
+    """Whether moeprobe made the folder: a manifest, or nothing yet but an empty place for shards."""
+    if (folder / "run.json").is_file():
+        return True
+    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= {"shards", "generations.jsonl"}
 
 
 def _flush(path: Path) -> None:

@@ -16,6 +16,7 @@ from moeprobe.trace import Generation, LayerInfo, Manifest, Routing, ShardData, 
 def manifest(**changes: object) -> Manifest:
     base = Manifest(
         layers=(LayerInfo(3, 300, 2, 1.0, False, "model.layers.3.mlp.experts"),), shards=(), generations=0, rows=0,
+        generations_sha256="",
         complete=False, created="2026-01-01T00:00:00+00:00", moeprobe="0", model={"id": "toy"}, tokenizer={},
         decoding={}, engine={}, versions={}, prompts={},
     )  # fmt: skip
