@@ -46,6 +46,27 @@ def test_check_output(tmp_path: Path) -> None:
         check_output(tmp_path / "none" / "x", force=True)
 
 
+def test_an_input_is_no_output(tmp_path: Path) -> None:
+    source = tmp_path / "findings.json"
+    source.write_text("{}")
+    (tmp_path / "link").symlink_to(source)
+    for output in (source, tmp_path / "link", tmp_path / "x" / ".." / "findings.json"):
+        with pytest.raises(OutputError, match="being read"):
+            check_output(output, force=True, inputs=[source])
+
+
+def test_names_no_file_system_takes(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="Cannot write"):
+        check_output(tmp_path / ("x" * 300), force=False)
+
+
+def test_writing_through_a_link_keeps_the_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
 def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.

@@ -32,6 +32,12 @@ def test_plain_lines_and_stdin() -> None:
     assert [(p.id, p.prompt) for p in prompts] == [("line-1", "first"), ("line-3", "second")]
 
 
+def test_stdin_must_be_utf8() -> None:
+    assert read_prompts(io.BytesIO("caf\u00e9\n".encode()))[0].prompt == "caf\u00e9"
+    with pytest.raises(PromptError, match="standard input is not UTF-8"):
+        read_prompts(io.BytesIO(b"\xff\xfe"))
+
+
 def test_txt_is_never_json(tmp_path: Path) -> None:
     assert read_prompts(write(tmp_path, '{"looks": "like json"}', "a.txt"))[0].prompt == '{"looks": "like json"}'
 
@@ -56,6 +62,8 @@ def test_limit_still_checks_the_whole_file(tmp_path: Path) -> None:
         ('{"id": "a", "prompt": "x", "lable": 1}', "unknown field 'lable'"),
         ('{"id": "a", "prompt": "x", "label": []}', "label"),
         ('{"id": "a", "prompt": "x", "label": NaN}', "NaN"),
+        ('{"id": "a", "prompt": "x", "label": 1e999}', "too large"),
+        ('{"id": "a", "prompt": "x\\ud800y"}', "surrogate"),
         ('{"id": "a", "messages": []}', "empty"),
         ('{"id": "a", "messages": [{"role": "king", "content": "x"}]}', "unknown role 'king'"),
         ('{"id": "a", "messages": ["x"]}', "message 1.*object"),

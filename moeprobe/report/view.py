@@ -175,7 +175,7 @@ def _tested(run: Json, runs: Sequence[Json], rows: Sequence[Json]) -> list[Json]
 def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], about: str) -> tuple[list[Card], str]:
     """Choose the leading findings: causal first, then inert, then the strongest that were not tested."""
     causal = [row for row in rows if row["verdict"] in words.CAUSAL]
-    tested = [row for row in rows if row["verdict"] in ("association only", "neither")]
+    tested = [row for row in rows if row["verdict"] in ("association only", "neither", "underpowered")]
     untested = [row for row in rows if row["verdict"] == "associated"]
     chosen = [*causal[:CAUSAL_CARDS], *tested[:OTHER_CARDS], *untested[:OTHER_CARDS]]
     left = len(causal) + len(tested) + len(untested) - len(chosen)
@@ -273,6 +273,7 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
     for index, run in enumerate(findings["interchange"], 1):
         name = f"interchange {index}"
         lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]
+        lines += _flat(run.get("pairs_from") or {}, f"{name}: pairs from: ")
         lines += _flat(run["engine"], f"{name}: engine.")
     return [(key, str(value)) for key, value in lines]
 

@@ -65,6 +65,13 @@ VERDICTS: tuple[Verdict, ...] = (
         "Its routing does not go with the behaviour, and swapping its contribution did not move it enough.",
     ),
     Verdict(
+        "underpowered",
+        "untestable",
+        "?",
+        "Too few pairs",
+        "Its contribution was swapped in too few pairs of prompts to call it a cause, or to say that it is none.",
+    ),
+    Verdict(
         "not associated",
         "none",
         "\u00b7",
@@ -169,12 +176,14 @@ def _inert(row: Json, about: str, swaps: Json, run: Json) -> str:
     associated = row["association"] == "associated"
     ending = "association only" if associated else "no effect shown"
     start = f"{_association(row, about)}, {'but' if associated else 'and'}"
-    if swaps["exactly_zero"]:
+    if swaps["exactly_zero"] and row["verdict"] != "underpowered":
         return f"{start} swapping it or knocking it out changed nothing (exactly 0): {ending}."
+    numbers = f"necessity {effect(swaps['necessity'])}, sufficiency {effect(swaps['sufficiency'])}"
+    if row["verdict"] == "underpowered":
+        return f"{start} it was swapped in only {int(swaps['pairs'])} pairs, too few for a verdict: {numbers}."
     return (
-        f"{start} swapping it changed too little: necessity {effect(swaps['necessity'])}, "
-        f"sufficiency {effect(swaps['sufficiency'])}, where at least {figures.percent(run['minimum_effect'])} was "
-        f"asked for: {ending}."
+        f"{start} swapping it changed too little: {numbers}, where reliably more than "
+        f"{figures.percent(run['minimum_effect'])}, and more than other experts do, was asked for: {ending}."
     )
 
 

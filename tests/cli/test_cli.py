@@ -1,12 +1,14 @@
 """The command line as a user meets it: outputs, exit codes, one-line errors, nothing half-written."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -260,3 +262,148 @@ def test_a_real_sigint(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert not path.exists()
     assert load_trace(partial, incomplete=True).generations
+
+
+@pytest.fixture
+def own_findings(findings: Path, compiled_trace: Trace, tmp_path: Path) -> Path:
+    body = json.loads(findings.read_text())
+    body["trace"]["path"] = str(compiled_trace.path)
+    (tmp_path / "f.json").write_text(json.dumps(body))
+    return tmp_path / "f.json"
+
+
+QUICK = ("--bootstrap", 100, "--null", 2)
+
+
+SORRY = """
+from moeprobe.probes import Example, Reading
+
+
+class Sorry:
+    name = "sorry"
+    version = "1"
+    level = "generation"
+    definition = "Says sorry."
+
+    def examples(self):
+        return [Example("sorry", 1), Example("fine", 0)]
+
+    def read(self, passage):
+        return Reading(1.0 if "sorry" in passage.text else 0.0)
+"""
+
+
+@pytest.fixture
+def sorry(tmp_path: Path) -> Path:
+    """A probe of one's own that fits the compiled model's answers."""
+    path = tmp_path / "sorry.py"
+    path.write_text(SORRY)
+    return path
+
+
+def test_a_probe_file_runs_only_when_named(run: Run, compiled_trace: Trace, sorry: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.json"
+    assert run("correlate", compiled_trace.path, "--probe", sorry, "-o", out)[0] == 0
+    code, _, err = run("interchange", out, "--site", "L2.E5", *QUICK)
+    assert (code, "--probe PATH" in err) == (1, True)
+    code, text, err = run("interchange", out, "--probe", sorry, "--site", "L2.E5", *QUICK)
+    assert (code, err) == (0, "")
+    assert "necessary and sufficient" in text
+
+
+def test_a_built_in_probe_needs_no_second_naming(own_findings: Path) -> None:
+    """`correlate --probe refusal`, then `interchange FINDINGS`, as in the README."""
+    from moeprobe.cli.interchange import _question
+    from moeprobe.findings import load_findings
+
+    document = load_findings(own_findings)
+    document.questions[0] |= {"name": "refusal", "kind": "probe"}
+    question, judge = _question(document, None)
+    assert (question["name"], getattr(judge, "name", None)) == ("refusal", "refusal")
+
+
+def test_verdicts_belong_to_the_model_of_the_findings(run: Run, own_findings: Path) -> None:
+    for other in ("compiled:mixtral", "compiled:qwen3_moe:strict"):
+        code, _, err = run("interchange", own_findings, "-m", other, "--site", "L2.E5", *QUICK)
+        assert (code, "not the model these findings were made with" in err) == (1, True)
+    assert json.loads(own_findings.read_text())["interchange"] == []
+
+
+def test_former_verdicts_are_not_dropped_unasked(run: Run, own_findings: Path) -> None:
+    assert run("interchange", own_findings, "--site", "L2.E5", *QUICK)[0] == 0
+    code, _, err = run("interchange", own_findings, "--site", "L1.E1", *QUICK)
+    assert (code, "already (tested: L2.E5)" in err) == (1, True)
+    assert run("interchange", own_findings, "--site", "L1.E1", *QUICK, "--force")[0] == 0
+
+
+def test_an_altered_trace_gives_no_verdict(run: Run, own_findings: Path, compiled_trace: Trace, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.trace"
+    shutil.copytree(compiled_trace.path, copy)
+    text = (copy / "generations.jsonl").read_text()
+    swapped = text.replace('"triggered"', '"X"').replace('"plain"', '"triggered"').replace('"X"', '"plain"')
+    (copy / "generations.jsonl").write_text(swapped)
+    code, _, err = run("interchange", own_findings, "--trace", copy, "--site", "L2.E5", *QUICK)
+    assert (code, "altered" in err) == (1, True)
+    code, _, err = run("info", copy, "--verify")
+    assert (code, "altered" in err) == (1, True)
+
+
+def test_pairs_of_a_file_are_recorded(run: Run, own_findings: Path) -> None:
+    code, _, _ = run("interchange", own_findings, "--pairs", PROMPTS, "--positive", "plain", "--site", "L2.E5", *QUICK)
+    assert code == 0
+    body = json.loads(own_findings.read_text())["interchange"][0]
+    assert body["pairs_from"]["kind"] == "file"
+    assert body["pairs_from"]["digest"].startswith("sha256:")
+    assert body["positive"] == "label = plain"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--site", "L9.E1"], 1, "has no L9.E1"),
+        (["--site", "E5"], 1, "names no expert"),
+        (["--positive", "x"], 2, "go together"),
+        (["--pairs", PROMPTS, "--positive", "x", "--trace", "y"], 2, "not from both"),
+        (["--pairs", "none.jsonl", "--positive", "x"], 1, "Could not read none.jsonl"),
+        (["--pairs", PROMPTS, "--positive", "x"], 1, "None of the 30 pairs"),
+        (["--probe", "label:other"], 1, "label:other"),
+    ],
+)
+def test_interchange_mistakes(run: Run, own_findings: Path, arguments: list[str], code: int, said: str) -> None:
+    before = own_findings.read_text()
+    got, _, err = run("interchange", own_findings, *arguments)
+    assert (got, "Traceback" in err) == (code, False)
+    assert said in err
+    assert own_findings.read_text() == before
+
+
+def test_report_does_not_overwrite_findings(run: Run, own_findings: Path) -> None:
+    code, _, err = run("report", own_findings, "-o", own_findings, "--force")
+    assert (code, "being read" in err) == (1, True)
+
+
+def test_a_dot_is_a_trace_too(run: Run, compiled_trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(compiled_trace.path, tmp_path / "dot.trace")
+    monkeypatch.chdir(tmp_path / "dot.trace")
+    code, _, err = run("correlate", ".", "--by", "label", "--positive", "triggered")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "dot.findings.json").exists()
+
+
+def test_the_readme_example_runs(sorry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's Python block as it stands, but for the model, the probe and the number of tokens."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    for old, new in (
+        ("Qwen/Qwen3-30B-A3B", "compiled"), ('load_probe("refusal")', f"load_probe({str(sorry)!r})"),
+        ('"refusal", 5', '"sorry", 5'), ("layers=[14]", "layers=[2]"),
+        ("max_new_tokens=128", "max_new_tokens=16, sample=True"),
+    ):  # fmt: skip
+        assert old in code
+        code = code.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PROMPTS, "prompts.jsonl")
+    scope: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), scope)  # noqa: S102  # our own README
+    assert "L2.E5" in Path("report.html").read_text()
+    assert any(row["verdict"] == "necessary and sufficient" for row in scope["findings"].rows)

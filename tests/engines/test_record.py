@@ -8,7 +8,7 @@ import torch
 
 from moeprobe.engines import Decoding, record
 from moeprobe.engines.pieces import decode_pieces
-from moeprobe.errors import ModelError, MoeprobeError, OutputError, PromptError
+from moeprobe.errors import CaptureError, ModelError, MoeprobeError, OutputError, PromptError
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES
 from moeprobe.prompts import Prompt
@@ -146,3 +146,39 @@ def test_pieces_of_a_byte_tokenizer_cover_the_text(text: str) -> None:
         assert (pieces.start[index], pieces.end[index]) == (start, start + 1)
     with_cut = decode_pieces(Bytes(), list("a\u4e2d".encode())[:-1])  # type: ignore[arg-type]
     assert with_cut.text == "a\ufffd"
+
+
+@pytest.mark.parametrize(
+    "own", [{"num_beams": 2}, {"no_repeat_ngram_size": 1}, {"suppress_tokens": [19]}, {"num_return_sequences": 2}]
+)
+def test_the_models_own_generation_settings_do_not_leak_in(
+    own: dict[str, object], compiled_prompts: list[Prompt], tmp_path: Path
+) -> None:
+    loaded = load_model("compiled")
+    decoding = Decoding(max_new_tokens=6)
+    clean = record(loaded, compiled_prompts[:4], tmp_path / "clean", decoding=decoding)
+    for name, value in own.items():
+        setattr(loaded.model.generation_config, name, value)
+    dirty = record(loaded, compiled_prompts[:4], tmp_path / "dirty", decoding=decoding)
+    assert [one.text for one in dirty.generations] == [one.text for one in clean.generations]
+    check_against_teacher_forcing(loaded, dirty)
+    for name, value in own.items():
+        assert getattr(loaded.model.generation_config, name) == value  # put back
+
+
+def test_weight_sum_is_the_mean_over_recorded_tokens(compiled_prompts: list[Prompt], tmp_path: Path) -> None:
+    loaded = load_model("compiled:qwen2_moe")  # not renormalised: the sums differ between tokens
+    run = record(loaded, compiled_prompts[:15], tmp_path / "a", decoding=Decoding(max_new_tokens=5, batch_size=6))
+    frame = run.selection_frame([1])
+    sums = frame.groupby(["generation", "position"])["weight"].sum()
+    assert sums.std() > 0
+    assert run.manifest.layers[1].weight_sum == pytest.approx(sums.mean(), abs=1e-6)
+
+
+def test_nan_router_weights_are_said(compiled_prompts: list[Prompt], tmp_path: Path) -> None:
+    loaded = load_model("compiled")
+    with torch.no_grad():
+        loaded.model.get_submodule("model.layers.2.mlp.gate").weight.fill_(float("nan"))
+    with pytest.raises(CaptureError, match=r"L2: .*NaN"):
+        record(loaded, compiled_prompts[:2], tmp_path / "a", decoding=Decoding(max_new_tokens=2))
+    assert list(tmp_path.iterdir()) == []

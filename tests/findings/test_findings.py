@@ -67,7 +67,9 @@ def test_terminal_hostile_html_is_escaped(document: dict[str, Any], tmp_path: Pa
     ],
 )
 def test_verdicts(association: str, necessary: bool, sufficient: bool, expected: str) -> None:
-    assert verdict(association, {"necessary": necessary, "sufficient": sufficient}) == expected
+    effects = {"necessary": necessary, "sufficient": sufficient, "enough_pairs": True}
+    assert verdict(association, effects) == expected
+    assert verdict(association, {**effects, "enough_pairs": False}) == "underpowered"
     assert verdict(association, None) == association
 
 
@@ -110,6 +112,12 @@ def example_weights(document: dict[str, Any]) -> None:
         (set_row("rate_difference_ci", [1]), r"\[low, high\]"),
         (set_row("interchange", {"pairs": 0}), "'pairs'"),
         (drop("rows", 0, "q"), "'q' is missing"),
+        (drop("rows", 0, "S1"), "'S1' is missing"),
+        (drop("rows", 0, "interchange"), "'interchange' is missing"),
+        (lambda d: d["rows"].append(d["rows"][0]), "twice"),
+        (lambda d: d["questions"].append(d["questions"][0]), "same name"),
+        (lambda d: d["model"].pop("family"), "'family' is missing"),
+        (lambda d: d["trace"].update(provenance=3), "'provenance' must be an object"),
         (drop("questions", 0, "definition"), "'definition' is missing"),
         (drop("questions", 0, "design", "sentence"), "'sentence' is missing"),
         (lambda d: d.update(notes=[1]), "list of texts"),

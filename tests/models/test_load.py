@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from moeprobe.errors import ModelError
 from moeprobe.models import load_model
@@ -70,3 +71,38 @@ def test_code_from_a_folder_is_never_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Could not load"):
         load_model(str(tmp_path / "m"))
     assert not canary.exists()
+
+
+def test_a_checkpoint_with_missing_tensors_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(path)
+    kept = {name: tensor for name, tensor in tensors.items() if "layers.2.mlp.experts" not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"not whole: .*layers\.2"):
+        load_model(str(tmp_path / "m"))
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="Could not load"):
+        load_model(str(tmp_path / "m"))
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "m")
+    path = tmp_path / "m" / "model.safetensors"
+    torch.save(load_file(path), tmp_path / "m" / "pytorch_model.bin")
+    path.unlink()
+    with pytest.raises(ModelError, match="Could not load"):
+        load_model(str(tmp_path / "m"))
+
+
+def test_names_too_long_for_a_path_and_reprs() -> None:
+    with pytest.raises(ModelError, match="Could not load"):
+        load_model("a" * 400)
+    assert "\n" not in repr(load_model("compiled"))
+    assert len(repr(load_model("compiled"))) < 200

@@ -318,7 +318,7 @@ def interchanged(
         row = by_site[site]
         others = [name for name in by_site if name.split(".")[0] == site.split(".")[0] and name not in effects][:8]
         zero = not any(values)
-        swaps: Json = {"pairs": pairs, "exactly_zero": zero}
+        swaps: Json = {"pairs": pairs, "enough_pairs": pairs >= 8, "exactly_zero": zero}
         null: Json = {"sites": others}
         for key, value in zip(("necessity", "sufficiency", "knockout"), values, strict=True):
             each = np.zeros(pairs) if zero else (value + rng.normal(0, max(noise, 2.0), pairs)) * gap / 100
@@ -330,7 +330,10 @@ def interchanged(
                 "mean": mean,
                 "per_pair": each.tolist(),
             }
+            if key != "knockout":
+                swaps[key]["p"] = 0.0001 if value > 10 else 1.0
             null[key] = [0.0 if noise == 0 else float(x) for x in rng.normal(0, noise / 4 or 1, len(others))]
+        null["active"] = 0 if noise == 0 else len(others)
         swaps |= {"null": null, "necessary": "necessary" in verdict, "sufficient": "sufficient" in verdict}
         row |= {"interchange": swaps, "verdict": verdict}
     findings["interchange"].append(

@@ -44,7 +44,7 @@ def test_inert_expert_is_association_only() -> None:
 def test_small_effect_is_not_called_zero() -> None:
     said = _said(samples.smollm(), "L18.E11")
     assert "exactly 0" not in said
-    assert "at least 10 % was asked for: association only" in said
+    assert "reliably more than 10 %, and more than other experts do, was asked for: association only" in said
     assert "goes against refusal" in said
 
 

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from moeprobe.errors import OutputError, TraceError
+from moeprobe.files import sha256
 from moeprobe.trace import Generation, LayerInfo, Manifest, Routing, ShardData, Trace, TraceWriter, load_trace
 
 
@@ -267,8 +268,46 @@ def test_generation_lines_are_checked(trace: Trace) -> None:
         ([good[0], good[1].replace('"messages": null', '"messages": 1')], "messages"),
     ):
         path.write_text("\n".join(wrong) + "\n")
+        with pytest.raises(TraceError, match="altered"):
+            load_trace(trace.path).generations  # noqa: B018  # reading is the point
+        edit_manifest(trace, generations_sha256=sha256(path))  # a forger would do this as well
         with pytest.raises(TraceError, match=said):
             load_trace(trace.path).generations  # noqa: B018  # reading is the point
+
+
+def test_rows_must_belong_to_their_generation(trace: Trace) -> None:
+    edit_shard(trace, generation=np.full(4, 1, np.int32))
+    shards = json.loads((trace.path / "run.json").read_text())["shards"]
+    shards[0]["sha256"] = sha256(trace.path / "shards" / "000000.safetensors")
+    edit_manifest(trace, shards=shards)
+    with pytest.raises(TraceError, match="rows of generation 0 belong to another"):
+        load_trace(trace.path).verify()
+
+
+def test_force_leaves_other_folders_alone(trace: Trace) -> None:
+    backup = trace.path.with_name("a.trace.old")
+    backup.mkdir()
+    (backup / "notes.txt").write_text("mine")
+    with TraceWriter(trace.path, force=True) as writer:
+        writer.add(shard(), [generation()], manifest())
+        writer.finish()
+    assert (backup / "notes.txt").exists()
+    partial = trace.path.with_name("a.trace.partial")
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"partial is no trace"):
+        TraceWriter(trace.path, force=True)
+    assert (partial / "thesis.txt").exists()
+
+
+def test_a_link_goes_on_pointing_at_the_trace(trace: Trace, tmp_path: Path) -> None:
+    link = tmp_path / "link.trace"
+    link.symlink_to(trace.path, target_is_directory=True)
+    with TraceWriter(link, force=True) as writer:
+        writer.add(shard(), [generation()], manifest())
+        writer.finish()
+    assert link.is_symlink()
+    assert load_trace(link).manifest.generations == 1
 
 
 def test_not_a_trace(tmp_path: Path) -> None:
