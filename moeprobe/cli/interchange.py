@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Without --site: the leading N.")
 @click.option("--null", type=click.IntRange(1), default=5, show_default=True, help="Other experts to compare with.")
 @click.option("--tokens", type=click.IntRange(1), default=5, show_default=True, help="Continuation tokens scored.")
-@click.option("--minimum-effect", type=click.FloatRange(0), default=10.0, show_default=True, help="Percent of the gap.")
+@click.option("--minimum-effect", type=click.FloatRange(0), default=2.0, show_default=True, help="Percent of the gap.")
 @click.option("--bootstrap", type=click.IntRange(100), default=10_000, show_default=True, help="Draws over pairs.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Pairs per forward.")

@@ -69,7 +69,7 @@ def probe_groups(generations: Sequence[GenerationLike], probe: Probe, *, only: s
         for one, included in zip(generations, asked, strict=True)
     ]
     scores = tuple(reading.score for reading in readings)
-    abstained = sum(included and score is None for included, score in zip(asked, scores, strict=True))
+    abstained = sum(bool(included) and score is None for included, score in zip(asked, scores, strict=True))
     if abstained == sum(asked):
         raise StatsError(
             f"The probe {judge.name} abstained on all {abstained} generations. "

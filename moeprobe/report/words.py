@@ -27,21 +27,24 @@ VERDICTS: tuple[Verdict, ...] = (
         "both",
         "\u25c6",
         "Necessary and sufficient",
-        "Taking it over from the control run removes the effect, and putting it into the control run brings it about.",
+        "Taking it over from the control run removes the effect or a reliable part of it, and putting it into the "
+        "control run brings that about. How large a part: see the percentages.",
     ),
     Verdict(
         "necessary",
         "necessary",
         "\u25b2",
         "Necessary",
-        "Replacing its contribution removes the effect; putting it in elsewhere does not bring the effect about.",
+        "Replacing its contribution removes the effect or a reliable part of it; putting it in elsewhere does not "
+        "bring the effect about.",
     ),
     Verdict(
         "sufficient",
         "sufficient",
         "\u25bc",
         "Sufficient",
-        "Putting its contribution in brings the effect about; without it the effect comes about some other way.",
+        "Putting its contribution in brings the effect or a reliable part of it about; without it the effect comes "
+        "about some other way.",
     ),
     Verdict(
         "association only",
@@ -81,6 +84,8 @@ VERDICTS: tuple[Verdict, ...] = (
     Verdict("untestable", "untestable", "/", "Untestable", "The data could not be tested, for example never selected."),
 )
 _BY_NAME = {verdict.name: verdict for verdict in VERDICTS}
+# Percent of the effect from which on, by the lower end of the interval, it is called the effect and not a part of it.
+MOST = 50
 CAUSAL = frozenset({"necessary and sufficient", "necessary", "sufficient"})
 
 
@@ -164,12 +169,24 @@ def _causal(row: Json, about: str, swaps: Json, run: Json) -> str:
     )
     link = "and" if row["association"] == "associated" else "but"
     start = f"{_association(row, about)}, {link}"
-    thing = "it" if caused(about) == about else "the measured difference"
+    thing = part(row) + ("it" if caused(about) == about else "the measured difference")
     if row["verdict"] == "necessary and sufficient":
         return f"{start} causes {thing} here: {needed}, and {enough}."
     if row["verdict"] == "necessary":
         return f"{start} is needed for {thing} here: {needed}. It is not enough on its own: {enough}."
     return f"{start} is enough to bring {thing} about here: {enough}. It is not needed: {needed}."
+
+
+def part(row: Json) -> str:
+    """`part of ` where a causal verdict rests on effects that are not clearly most of the whole.
+
+    A reader takes a bare "causes" for the whole.
+    """
+    named = {"necessary": ("necessity",), "sufficient": ("sufficiency",)}
+    effects = named.get(row["verdict"], ("necessity", "sufficiency"))
+    intervals = [row["interchange"][name]["ci"] for name in effects]
+    whole = all(interval is not None and interval[0] >= MOST for interval in intervals)
+    return "" if whole else "part of "
 
 
 def _inert(row: Json, about: str, swaps: Json, run: Json) -> str:
@@ -263,13 +280,15 @@ def _causes(causal: Sequence[Json], about: str) -> str:
         "sufficient": ("is enough to bring about", "are each enough to bring about"),
     }
     sentences = []
-    for name, (one, several) in phrases.items():
-        sites = [site(row) for row in causal if row["verdict"] == name]
+    for name, share in ((name, share) for name in phrases for share in ("", "part of ")):
+        one, several = phrases[name]
+        sites = [site(row) for row in causal if row["verdict"] == name and part(row) == share]
         if not sites:
             continue
         listed = sites if len(sites) <= 3 else [*sites[:3], f"{len(sites) - 3} more"]
         joined = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
-        sentences.append(f"{joined} {one if len(sites) == 1 else several} {caused(about)} in the prompts tested.")
+        verb = one if len(sites) == 1 else several
+        sentences.append(f"{joined} {verb} {share}{caused(about)} in the prompts tested.")
     return " ".join(sentences)
 
 

@@ -174,3 +174,13 @@ def test_regroup_refuses_another_probe():
             regroup(trace, question_of(groups), other)
     with pytest.raises(FindingsError, match="grouping"):
         regroup(trace, {"name": "scorer"}, None)
+
+
+def test_counts_are_plain_numbers():
+    """What goes into the findings is written as JSON, which takes no numpy number."""
+    generations = labelled([None, None, None], None)
+    for one, kind in zip(generations, ("a", "a", "b"), strict=True):
+        one.metadata = {"set": kind}
+    groups = probe_groups(generations, Scorer({"text 0": 0.9}), only="set=a")
+    assert (type(groups.abstained), groups.abstained) == (int, 1)
+    assert type(label_groups(labelled([1, 0, None]), "label").unlabelled) is int

@@ -117,3 +117,17 @@ def test_an_expert_does_not_cause_a_label() -> None:
     assert "and causes the measured difference here: replacing" in words.summary(row, about, run)
     short = words.in_short(findings["rows"], about)
     assert short.startswith("L2.E5 causes the measured difference that goes with the label \u201charmful\u201d")
+
+
+def test_a_small_effect_is_called_a_part() -> None:
+    findings = samples.toy()
+    row = _row(findings, "L2.E5")
+    for name in ("necessity", "sufficiency"):
+        row["interchange"][name] |= {"percent": 13.8, "ci": [11.0, 17.4]}
+    assert "causes part of it here: replacing" in _said(findings, "L2.E5")
+    assert "14 %" in _said(findings, "L2.E5")
+    assert words.in_short([row], "refusal") == "L2.E5 causes part of refusal in the prompts tested."
+    row["verdict"] = "necessary"
+    assert "is needed for part of it here" in _said(findings, "L2.E5")
+    row["interchange"]["necessity"]["ci"] = [60.0, 70.0]
+    assert "is needed for it here" in _said(findings, "L2.E5")
