@@ -44,9 +44,10 @@ QUICK = Plan(bootstrap=500, null=3)
 def random_model(family: str) -> LoadedModel:
     torch.manual_seed(0)
     shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape["num_key_value_heads"] = 1
     experts = {"num_experts_per_tok": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     if family == "mixtral":
-        config = MixtralConfig(**shape, **experts, num_key_value_heads=1, intermediate_size=16, num_local_experts=4)
+        config = MixtralConfig(**shape, **experts, intermediate_size=16, num_local_experts=4)
         model = MixtralForCausalLM._from_config(config, experts_implementation="eager")
     else:
         sizes = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "intermediate_size": 16}
