@@ -110,7 +110,9 @@ def _title(questions: Sequence[QuestionView]) -> str:
     about = list(dict.fromkeys(view.about for view in questions))
     if not about:
         return "Expert report"
-    return f"Which experts go with {', '.join(about[:3])}{' and more' if len(about) > 3 else ''}?"
+    named = [*about[:3], "more"] if len(about) > 3 else about
+    listed = " and ".join([*([", ".join(named[:-1])] if named[1:] else []), named[-1]])
+    return f"Which experts go with {listed}?"
 
 
 def _question(

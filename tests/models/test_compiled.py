@@ -29,24 +29,6 @@ from moeprobe.models.compiled import FAMILIES, TRUTH, build
 from moeprobe.models.compiled.vocabulary import NEVER_GENERATED, VOCABULARY
 from moeprobe.sites import parse_expert
 
-
-@pytest.fixture(
-    scope="module",
-    params=[(family, strict) for family in FAMILIES for strict in (False, True)],
-    ids=lambda p: f"{p[0]}-strict" if p[1] else p[0],
-)
-def built(request: pytest.FixtureRequest) -> Built:
-    torch.set_num_threads(1)
-    family, strict = request.param
-    return Built(*build(family, strict=strict), family, strict)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def default(request: pytest.FixtureRequest) -> Built:
-    torch.set_num_threads(1)
-    return Built(*build(request.param), request.param)
-
-
 # --- the refusal ---------------------------------------------------------------------------------------------------
 
 
