@@ -4,6 +4,7 @@ import os
 
 # Before torch is imported anywhere: tiny models on shared cores are fastest on one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from pathlib import Path

@@ -21,8 +21,6 @@ def demo(model: str | None, out: Path, force: bool) -> None:
     smollm2 is a real chat model with one added expert that carries refusal. compiled is a tiny model written by
     construction, always there. Leaves run.trace, findings.json and report.html in the folder.
     """
-    import torch
-
     from moeprobe.demo import run_demo
     from moeprobe.findings import Findings
     from moeprobe.models import smollm2
@@ -34,9 +32,6 @@ def demo(model: str | None, out: Path, force: bool) -> None:
         model = "smollm2" if smollm2.is_installed() else "compiled"
         if model == "compiled":
             click.echo("SmolLM2 is not installed, so the built-in compiled model is shown instead.", err=True)
-    if model == "compiled":
-        # Its matrices are tiny: a second thread only waits for the first, badly so when other programs run.
-        torch.set_num_threads(1)
     findings: Findings = run_demo(model, out, force=force, say=lambda line: click.echo(line, err=True))
     for row in sorted(findings.rows, key=lambda row: (row["probe"], row["q"] is None, row["q"] or 0)):
         if row["interchange"] is not None:

@@ -24,6 +24,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2") / "demo"
+    torch.set_num_threads(2)
     run_demo("smollm2", folder, say=lambda line: None)
     return folder
 
