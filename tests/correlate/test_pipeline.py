@@ -281,7 +281,7 @@ def test_a_real_trace_and_a_real_findings_file(tmp_path: Path):
     """Written by TraceWriter, read by load_trace, and the findings pass the reader's checks."""
     fake = simulate(0, SMALL)
     layers = tuple(LayerInfo(info.layer, info.experts, info.k, 1.0, False, "experts") for info in fake.manifest.layers)
-    manifest = Manifest(layers, (), 0, 0, False, "now", "0", {"id": "toy"}, {}, {}, {}, {}, {})
+    manifest = Manifest(layers, (), 0, 0, "", False, "now", "0", {"id": "toy"}, {}, {}, {}, {}, {})
     with TraceWriter(tmp_path / "toy.trace") as writer:
         for number, piece in enumerate(fake.pieces):
             made, first = [], 0
