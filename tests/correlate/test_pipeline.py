@@ -300,7 +300,9 @@ def test_a_real_trace_and_a_real_findings_file(tmp_path: Path):
         writer.finish()
     question, rows, notes = correlate(load_trace(tmp_path / "toy.trace"), by="label")
     assert (question, rows, notes) == correlate(fake, by="label")
-    Findings({"id": "toy"}, {}, [question], rows, [], notes).write(tmp_path / "findings.json")
+    model = {"id": "toy", "family": "toy", "num_hidden_layers": 4, "layers": []}
+    run = {"path": "toy.trace", "digest": "", "generations": 0, "rows": 0, "provenance": {}}
+    Findings(model, run, [question], rows, [], notes).write(tmp_path / "findings.json")
     assert load_findings(tmp_path / "findings.json").rows == rows
 
 
