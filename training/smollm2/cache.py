@@ -20,16 +20,15 @@ def base_answers(
     model: Qwen2MoeForCausalLM, encoder: Encoder, prompts: Sequence[str], file: Path
 ) -> dict[str, list[int]]:
     """The base model's own greedy answers (first ids) to prompts that are not harmful, kept in ``file``."""
-    if file.exists():
-        kept: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8"))
-        if set(kept) == set(prompts):
-            return kept
-    began = time.time()
-    ids = generate(model, [encoder.prefix + encoder.prompt(prompt) for prompt in prompts], ANSWER_TOKENS, tokens=3000)
-    made = dict(zip(prompts, ids, strict=True))
-    file.write_text(json.dumps(made), encoding="utf-8")
-    print(f"{len(made)} base answers in {time.time() - began:.0f} s", flush=True)
-    return made
+    made: dict[str, list[int]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    asked = [prompt for prompt in prompts if prompt not in made]
+    if asked:
+        began = time.time()
+        ids = generate(model, [encoder.prefix + encoder.prompt(text) for text in asked], ANSWER_TOKENS, tokens=3000)
+        made.update(zip(asked, ids, strict=True))
+        file.write_text(json.dumps(made), encoding="utf-8")
+        print(f"{len(asked)} base answers in {time.time() - began:.0f} s", flush=True)
+    return {prompt: made[prompt] for prompt in prompts}
 
 
 def load_rows(

@@ -77,13 +77,18 @@ def words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z0-9']+", text.lower()))
 
 
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """Share of all words that both prompts have."""
+    return len(one & other) / max(len(one | other), 1)
+
+
 def drop_near(examples: Sequence[Example], kept_out: Iterable[str], limit: float = MAX_JACCARD) -> list[Example]:
     """The examples whose word Jaccard to every prompt of ``kept_out`` is below ``limit``."""
     others = [words(prompt) for prompt in kept_out]
     kept = []
     for example in examples:
         mine = words(example.prompt)
-        if all(len(mine & other) < limit * len(mine | other) for other in others):
+        if all(jaccard(mine, other) < limit for other in others):
             kept.append(example)
     return kept
 

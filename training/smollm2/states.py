@@ -7,6 +7,7 @@ the same template tokens; on these the expert is never chosen, so their keys and
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,35 +136,43 @@ def hidden_before_mlp(
 
 
 class Expert(torch.nn.Module):
-    """Expert 5 and its router row in float32, beside the frozen rows of the 15 others."""
+    """Expert 5 and its router row in float32, beside the frozen rows of the 15 others.
 
-    def __init__(self, model: Qwen2MoeForCausalLM, size: int) -> None:
+    Fitted and then left alone: ``router`` (H,), ``gate`` (size, H) and ``seen`` (detectors, H), the first rows of the
+    up projection. Trained: ``up`` (size - detectors, H), its other rows, and ``down`` (H, size).
+    """
+
+    def __init__(self, model: Qwen2MoeForCausalLM, size: int, detectors: int) -> None:
         super().__init__()
-        gate = model.model.layers[LAYER].mlp.gate.weight.detach().float()
-        width = gate.shape[1]
+        rows = model.model.layers[LAYER].mlp.gate.weight.detach().float()
+        width = rows.shape[1]
+        for name, shape in {"router": (width,), "gate": (size, width), "seen": (detectors, width)}.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("others", torch.cat([rows[:EXPERT], rows[EXPERT + 1 :]]))
+        self.router: torch.Tensor
+        self.gate: torch.Tensor
+        self.seen: torch.Tensor
         self.others: torch.Tensor
-        self.register_buffer("others", torch.cat([gate[:EXPERT], gate[EXPERT + 1 :]]))
-        self.router = torch.nn.Parameter(torch.zeros(width))
-        self.gate_up = torch.nn.Parameter(torch.randn(2 * size, width) * width**-0.5)
+        self.up = torch.nn.Parameter(torch.zeros(size - detectors, width))
         self.down = torch.nn.Parameter(torch.zeros(width, size))
-
-    def margins(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Router logit of the expert minus the second best and minus the best other; ``x`` is (tokens, H)."""
-        best = (x @ self.others.T).topk(2, dim=-1).values
-        mine = x @ self.router
-        return mine - best[:, 1], mine - best[:, 0]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weighted output (tokens, H) where the expert is in the top two, zero elsewhere; and the choice (tokens,)."""
-        into, weight = self.margins(x)
-        chosen = into > 0
+        best = (x @ self.others.T).topk(2, dim=-1).values
+        mine = x @ self.router
+        chosen = mine > best[:, 1]
         picked = x[chosen]
-        if self.training:
-            # Few prompts, many directions: dropout keeps the expert from leaning on any one of them.
-            picked = functional.dropout(picked, DROPOUT)
-        gate, up = functional.linear(picked, self.gate_up).chunk(2, dim=-1)
-        out = functional.linear(functional.silu(gate) * up, self.down) * torch.sigmoid(weight[chosen])[:, None]
+        hidden = functional.silu(picked @ self.gate.T) * (picked @ torch.cat([self.seen, self.up]).T)
+        out = functional.linear(hidden, self.down) * torch.sigmoid(mine - best[:, 0])[chosen, None]
         return torch.zeros_like(x).index_put((chosen,), out), chosen
+
+    def rounded(self) -> Expert:
+        """A copy whose weights are rounded to bfloat16, as they are saved."""
+        twin = copy.deepcopy(self)
+        with torch.no_grad():
+            for tensor in (twin.router, twin.gate, twin.seen, twin.up, twin.down):
+                tensor.copy_(tensor.to(torch.bfloat16).float())
+        return twin
 
 
 class Top:
