@@ -3,6 +3,8 @@
 import sys
 import unicodedata
 
+import pytest
+
 from moeprobe.visible import HIDDEN, PROSE_LIMIT, cleaned, shortened, visible
 
 
@@ -46,7 +48,9 @@ def test_no_letter_mark_digit_or_symbol_is_lost_by_mistake() -> None:
 
 def test_result_is_utf8() -> None:
     text = "".join(chr(low) + chr(high) for low, high in HIDDEN)
-    visible(text).encode()
+    with pytest.raises(UnicodeEncodeError):
+        text.encode()  # it holds surrogates
+    assert visible(text).encode().decode() == visible(text)
 
 
 def test_shortened_says_how_much_is_missing() -> None:
