@@ -1,179 +1,218 @@
-"""Recording which experts a model chose, while it runs, without changing what it computes.
+"""Recording which experts a model chose, while it runs, without changing what it computes."""
 
-A row's identity is its absolute position: cache length before the forward plus offset; the last write wins. After
-every forward the recorder asserts that each layer recorded exactly the rows that were forwarded.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from moeprobe.capture.discover import ExpertsSite, find_experts
+from moeprobe.capture.attach import read_routing, refuse_bypassing, refuse_compiled, seam
+from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
+from moeprobe.capture.forwards import Forwards
+from moeprobe.capture.recording import LayerRouting, Recording, StackRows, layer_routing
+from moeprobe.capture.rows import rows_of
+from moeprobe.capture.tap import Tap
+from moeprobe.capture.tape import FLUSH_EVERY, Tape
 from moeprobe.errors import CaptureError
-
-# Converting once per 64 forwards keeps the cost of a decode step near that of an empty hook.
-_FLUSH_EVERY = 64
-
-
-@dataclass(frozen=True)
-class LayerRouting:
-    """Routing of one layer over a batch, in padded coordinates.
-
-    Attributes:
-        experts: (sequences, positions, k) int64; -1 where a choice is absent.
-        weights: (sequences, positions, k) float32, gate weights as the model computed them.
-    """
-
-    experts: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Forward:
-    past: int
-    sequences: int
-    tokens: int
 
 
 class Recorder:
-    """Context manager that records routing of every forward of `model` while it is open.
+    """Context manager that records the routing of every forward of `model` while it is open.
 
     The hooks keep references to the id and weight tensors the experts receive; they compute nothing, so logits stay
-    bitwise equal. Use one recorder per batch of `generate`:
+    bitwise equal. After every forward each layer must have recorded exactly the rows that were forwarded.
 
         with Recorder(model) as recorder:
             model.generate(...)
-        routing = recorder.routing()        # {layer: LayerRouting}
+        routing = recorder.routing()        # {"L14": LayerRouting}, padded coordinates
+        recorder.clear()                    # before the next call of generate
+
+    Args:
+        model: in eval mode.
+        sites: which layers; all of `find_experts` by default.
+        taps: other signals to record (see moeprobe.capture.signals).
 
     Raises:
-        CaptureError: on entering, when the model was compiled (hooks would be skipped silently); after a forward in
-            which a layer recorded no rows, too many, or tensors of another shape.
+        CaptureError: on entering, when the model is compiled or has blocks that hide their routing, or is in train
+            mode; after a forward in which a layer recorded no rows, too many, or tensors of another shape.
         ModelError: the model has no experts that can be recorded.
     """
 
-    def __init__(self, model: PreTrainedModel, sites: list[ExpertsSite] | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, sites: Sequence[ExpertsSite] | None = None, taps: Iterable[Tap] = ()
+    ) -> None:
         self.model = model
-        self.sites = find_experts(model) if sites is None else sites
+        self.sites = list(find_experts(model) if sites is None else sites)
+        self.taps = list(taps)
+        self._silent = {name for name, anchor in anchors(model, self.sites).items() if anchor is None}
+        self._loud = [site for site in self.sites if site.stack not in self._silent]
+        names = [f"{site.name}.{kind}" for site in self._loud for kind in ("experts", "weights")]
+        self.tape = Tape([*names, *(name for tap in self.taps for name in tap.names)])
+        self.stacks = {
+            name: Forwards(name, anchor, self._names(name), self.tape, decoder=self._decodes(name))
+            for name, anchor in anchors(model, self.sites).items()
+            if anchor is not None
+        }
         self._handles: list[RemovableHandle] = []
-        self._forwards: list[_Forward] = []
-        self._current: _Forward | None = None
-        self._pending: dict[int, list[tuple[Tensor, Tensor]]] = {site.layer: [] for site in self.sites}
-        self._done: dict[int, list[tuple[Tensor, Tensor]]] = {site.layer: [] for site in self.sites}
 
     def __enter__(self) -> "Recorder":
-        if isinstance(self.model, torch._dynamo.OptimizedModule) or self.model._compiled_call_impl is not None:
-            raise CaptureError(
-                "The model is compiled, and compiled code skips recording hooks silently. "
-                "Load it anew without torch.compile."
-            )
-        self._handles = [
-            self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            self.model.register_forward_hook(self._end),
-        ]
+        refuse_compiled(self.model)
+        refuse_bypassing(self.model)
+        # Order matters: a stack's forward begins before its layers run, taps see what the recorder saw.
+        for stack in self.stacks.values():
+            taps = [tap for tap in self.taps if tap.stack == stack.stack]
+            stack.on_begin = _Begin(self, taps)
+            stack.on_end = _End(taps) if taps else None
+            self._handles.append(stack.anchor.register_forward_pre_hook(stack.begin, with_kwargs=True))
         for site in self.sites:
-            self._handles.append(site.module.register_forward_pre_hook(self._hook(site), with_kwargs=True))
+            self._hook(site)
+        try:
+            for tap in self.taps:
+                self._handles.extend(tap.attach(self))
+        except BaseException:
+            self._remove()
+            raise
+        for stack in self.stacks.values():
+            self._handles.append(stack.anchor.register_forward_hook(stack.end))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._remove()
+
+    def running(self, stack: str) -> bool:
+        """Whether a forward pass of the stack is going on. Calls outside one (recomputation for gradients, a module
+        used as an oracle) are not part of the text."""
+        return self.stacks[stack].current is not None
+
+    def clear(self) -> None:
+        """Forget what was recorded, before another call of generate."""
+        self.tape.clear()
+        for stack in self.stacks.values():
+            stack.clear()
+        for tap in self.taps:
+            tap.clear()
+
+    def recording(self) -> Recording:
+        """Everything recorded since the last `clear`.
+
+        Raises:
+            CaptureError: nothing was forwarded, the number of sequences changed, or weights are not finite.
+        """
+        if not self.stacks[""].done:
+            raise CaptureError("The model ran no forward pass while it was recorded, so there is no routing.")
+        self.flush()
+        stacks = {}
+        for name, stack in self.stacks.items():
+            if stack.done:
+                rows = rows_of(stack.done)
+                stacks[name] = StackRows(rows, rows.grid())
+        sites = tuple(site for site in self._loud if site.stack in stacks)
+        layers = {
+            site.name: layer_routing(
+                site, self.tape.array(f"{site.name}.experts"), self.tape.array(f"{site.name}.weights")
+            )
+            for site in sites
+        }
+        signals: dict[str, NDArray[np.generic]] = {}
+        for tap in self.taps:
+            if tap.stack in stacks:
+                signals |= tap.arrays(self.tape)
+        return Recording(sites, stacks, layers, signals)
+
+    def routing(self) -> dict[str, LayerRouting]:
+        """Routing by site name, (sequences, positions, k), in padded coordinates; later forwards overwrite earlier.
+
+        Raises:
+            CaptureError: as `recording`.
+        """
+        return self.recording().routing()
+
+    def flush(self) -> None:
+        """Join what waits on the tape."""
+        self.tape.flush()
+        for stack in self.stacks.values():
+            stack.flushed()
+
+    def _hook(self, site: ExpertsSite) -> None:
+        if site.stack in self._silent:
+            self._handles.append(site.module.register_forward_pre_hook(_silent(site)))
+            return
+        module, at_call = seam(site)
+        stack, tape = self.stacks[site.stack], self.tape
+        ids_name, weights_name = f"{site.name}.experts", f"{site.name}.weights"
+
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object = None) -> None:
+            del module
+            if stack.current is None:
+                return
+            ids, weights = read_routing(site, args, kwargs, output)
+            tape.put(ids_name, ids)
+            tape.put(weights_name, weights)
+
+        self._handles.append(
+            module.register_forward_pre_hook(record, with_kwargs=True)
+            if at_call
+            else module.register_forward_hook(record, with_kwargs=True)
+        )
+
+    def _names(self, stack: str) -> dict[str, str]:
+        places = {
+            f"{site.name}.{kind}": f"{site.name} ({site.path})"
+            for site in self._loud
+            if site.stack == stack
+            for kind in ("experts", "weights")
+        }
+        return places | {name: name for tap in self.taps if tap.stack == stack for name in tap.names}
+
+    def _decodes(self, stack: str) -> bool:
+        return stack == "" and bool(getattr(self.model.config, "is_encoder_decoder", False))
+
+    def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for stack in self.stacks.values():
+            stack.on_begin = stack.on_end = None
 
-    def routing(self) -> dict[int, LayerRouting]:
-        """Everything recorded, by layer. Positions count padding; later forwards overwrite earlier ones.
 
-        Raises:
-            CaptureError: nothing was forwarded, or the number of sequences changed between forwards.
-        """
-        self._flush()
-        if not self._forwards:
-            raise CaptureError("The model ran no forward pass while it was recorded, so there is no routing.")
-        if len({forward.sequences for forward in self._forwards}) > 1:
-            raise CaptureError("The number of sequences changed during the run; beams are not supported yet.")
-        return {site.layer: self._assemble(site) for site in self.sites}
+class _Begin:
+    """What happens before a forward of a stack, beyond its log."""
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
-        inputs = kwargs.get("input_ids", args[0] if args else None)
-        inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
-        if inputs is None:
-            raise CaptureError("The model was called without input_ids or inputs_embeds; rows have no place.")
-        cache = kwargs.get("past_key_values")
-        past = 0 if cache is None else int(cache.get_seq_length())
-        self._current = _Forward(past, int(inputs.shape[0]), int(inputs.shape[1]))
+    def __init__(self, recorder: Recorder, taps: list[Tap]) -> None:
+        self.recorder, self.taps = recorder, taps
 
-    def _hook(self, site: ExpertsSite) -> Any:
-        names = ("top_k_index", "router_indices"), ("top_k_weights", "routing_weights")
+    def __call__(self, forward: Any) -> None:
+        for tap in self.taps:
+            tap.begin(forward)
+        # After the taps: one of them completes rows of the forward before, now that the next token is known. Flushing
+        # is for all stacks at once, and only between forwards of each.
+        waiting = max(stack.unflushed for stack in self.recorder.stacks.values())
+        nested = sum(stack.current is not None for stack in self.recorder.stacks.values()) > 1
+        if waiting >= FLUSH_EVERY and not nested:
+            self.recorder.flush()
 
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            del module
-            ids = args[1] if len(args) > 1 else next((kwargs[name] for name in names[0] if name in kwargs), None)
-            weights = args[2] if len(args) > 2 else next((kwargs[name] for name in names[1] if name in kwargs), None)
-            if ids is None or weights is None or ids.dim() != 2 or ids.shape != weights.shape:
-                shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (ids, weights)]
-                raise CaptureError(
-                    f"L{site.layer}: expected expert ids and weights of shape (tokens, k), got {shapes}."
-                )
-            # Fresh tensors at each call, so a reference is enough; a copy would cost a kernel per layer and step.
-            self._pending[site.layer].append((ids.detach(), weights.detach()))
 
-        return record
+class _End:
+    def __init__(self, taps: list[Tap]) -> None:
+        self.taps = taps
 
-    def _end(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        del module, args, output
-        forward = self._current
-        if forward is None:
-            raise CaptureError("A forward pass ended that never began. This is a bug in moeprobe.")
-        waiting = len(self._forwards) % _FLUSH_EVERY + 1
-        rows = forward.sequences * forward.tokens
-        for site in self.sites:
-            entries = self._pending[site.layer]
-            if len(entries) != waiting or len(entries[-1][0]) != rows:
-                got = sum(len(ids) for ids, _ in entries[waiting - 1 :])
-                raise CaptureError(
-                    f"L{site.layer} ({site.path}) recorded {got} rows of {rows} forwarded: bypassed or "
-                    "run twice (a fused kernel, torch.compile, gradient checkpointing); turn that off and run again."
-                )
-        self._forwards.append(forward)
-        self._current = None
-        if len(self._forwards) % _FLUSH_EVERY == 0:
-            self._flush()
+    def __call__(self, forward: Any, output: object) -> None:
+        for tap in self.taps:
+            tap.end(forward, output)
 
-    def _flush(self) -> None:
-        """Join pending tensors and narrow the ids; they stay on their device until `routing`."""
-        for layer, entries in self._pending.items():
-            if entries:
-                ids = torch.cat([ids for ids, _ in entries]).to(torch.int32)
-                self._done[layer].append((ids, torch.cat([weights for _, weights in entries])))
-                entries.clear()
 
-    def _assemble(self, site: ExpertsSite) -> LayerRouting:
-        ids = torch.cat([part for part, _ in self._done[site.layer]]).cpu().numpy().astype(np.int64)
-        weights = torch.cat([part for _, part in self._done[site.layer]]).float().cpu().numpy()
-        if not np.isfinite(weights).all():
-            raise CaptureError(
-                f"L{site.layer}: the router gave NaN or infinite weights, so this run says nothing. Try another dtype."
-            )
-        sequences = self._forwards[0].sequences
-        length = max(forward.past + forward.tokens for forward in self._forwards)
-        shape = (sequences, length, ids.shape[1])
-        experts, gates = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
-        row = 0
-        for forward in self._forwards:
-            stop = row + sequences * forward.tokens
-            place = slice(forward.past, forward.past + forward.tokens)
-            experts[:, place] = ids[row:stop].reshape(sequences, forward.tokens, -1)
-            gates[:, place] = weights[row:stop].reshape(sequences, forward.tokens, -1)
-            row = stop
-        # Some routers mark an absent choice by an id outside the experts (sentinels, zero-computation experts).
-        absent = (experts < 0) | (experts >= site.experts)
-        return LayerRouting(np.where(absent, -1, experts), np.where(absent, np.float32(0), gates))
+def _silent(site: ExpertsSite) -> Any:
+    def complain(module: nn.Module, args: tuple[Any, ...]) -> None:
+        del module, args
+        raise CaptureError(
+            f"{site.name} ({site.path}) ran, but it belongs to a stack that text does not reach. moeprobe records runs "
+            "on text only; leave images and sound out."
+        )
+
+    return complain

@@ -35,7 +35,13 @@ def info(run: Path, verify: bool, as_json: bool) -> None:
         lines += [(f"{name} {key}", _short(value)) for key, value in summary[name].items() if value is not None]
     click.echo(table(("what", "value"), lines))
     layers = [
-        (f"L{i['layer']}", str(i["experts"]), str(i["k"]), f"{i['weight_sum']:.3g}", "yes" if i["shared"] else "no")
+        (
+            f"{i['stack'] and i['stack'] + '.'}L{i['layer']}",
+            str(i["experts"]),
+            str(i["k"]),
+            f"{i['weight_sum']:.3g}",
+            "yes" if i["shared"] else "no",
+        )
         for i in summary["layers"]
     ]
     click.echo("\n" + table(("layer", "experts", "k", "weights sum to", "shared experts"), layers))
@@ -46,8 +52,12 @@ def _summary(trace: Any) -> dict[str, Any]:
 
     body = json.loads(trace.manifest.to_json())
     body["path"], body["digest"] = str(trace.path), trace.digest
-    body["stops"] = dict(Counter(one.stop for one in trace.generations))
-    body["labels"] = dict(Counter(str(one.label) for one in trace.generations if one.label is not None))
+    stops: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
+    for one in trace.iter_generations():
+        stops[one.stop] += 1
+        labels.update([] if one.label is None else [str(one.label)])
+    body["stops"], body["labels"] = dict(stops), dict(labels)
     body["bytes"] = sum(path.stat().st_size for path in trace.path.rglob("*") if path.is_file())
     return dict(body)
 

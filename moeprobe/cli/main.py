@@ -8,6 +8,7 @@ import click
 from moeprobe import __version__
 from moeprobe.cli.correlate import correlate
 from moeprobe.cli.demo import demo
+from moeprobe.cli.doctor import doctor
 from moeprobe.cli.info import info
 from moeprobe.cli.interchange import interchange
 from moeprobe.cli.probes import probes
@@ -40,7 +41,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, trace, info, probes, correlate, interchange, report):
+for command in (demo, doctor, trace, info, probes, correlate, interchange, report):
     cli.add_command(command)
 
 

@@ -1,5 +1,6 @@
 """`moeprobe trace`."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,7 +9,7 @@ import click
 
 from moeprobe.cli.options import force_option, model_options
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries
-from moeprobe.errors import PromptError
+from moeprobe.errors import CaptureError, PromptError
 from moeprobe.files import check_output
 
 
@@ -24,7 +25,22 @@ from moeprobe.files import check_output
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Generations per prompt.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, help="Sequences per batch.")
+@click.option("--beams", type=click.IntRange(1), default=1, show_default=True, help="Width of a beam search.")
+@click.option(
+    "--prefill-chunk", type=click.IntRange(0), default=0, metavar="N", help="Forward N prompt tokens at once."
+)
+@click.option("--cache", type=click.Choice(["dynamic", "static"]), default="dynamic", show_default=True)
+@click.option("--compile", is_flag=True, help="Compile decoding; needs --cache static.")
+@click.option("--prompt-lookup", type=click.IntRange(0), default=0, metavar="N", help="Draft N tokens from the prompt.")
+@click.option("--assistant", metavar="MODEL", help="A smaller model with the same tokenizer that drafts tokens.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End a generation where TEXT is complete; repeatable.")
+@click.option("--keep-loops", is_flag=True, help="Do not trim a verbatim loop at the end of a generation.")
 @click.option("--raw", is_flag=True, help="Do not put plain prompts through the chat template.")
+@click.option("--layers", metavar="LIST", help="Record these layers only, for example 3,14-20.")
+@click.option(
+    "--what", multiple=True, metavar="SIGNAL", help="Record more than experts and weights; repeatable (below)."
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same command.")
 @model_options
 @force_option
 def trace(prompts: str, **options: Any) -> None:
@@ -32,6 +48,17 @@ def trace(prompts: str, **options: Any) -> None:
 
     PROMPTS is a JSONL file with one object per line (id, prompt or messages, optional pair, label, metadata), a text
     file with one prompt per line, or - for standard input.
+
+    \b
+    Signals for --what (":14,20" after a name: these layers only):
+      logits        what the router returned for every expert
+      margin        k-th minus (k+1)-th score, and whether rounding may flip it
+      shared-gate   weight of the shared expert
+      router-input  what the router reads
+      norms         length of each chosen expert's output
+      residual:14   the residual stream after layer 14
+      entropy       of the next-token distribution
+      logprob       of the token that came next
     """
     run(prompts, **options)
 
@@ -48,14 +75,17 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
     entries = read_prompts(_stdin() if prompts == "-" else Path(prompts), limit=limit)
-    check_output(out, force=force)
+    layers = parse_layers(options["layers"])
+    check_output(out, force=force or options["resume"])
     from moeprobe.engines import Decoding, record
     from moeprobe.models import load_model
 
-    names = ("max_new_tokens", "sample", "temperature", "top_p", "samples", "seed", "batch_size")
-    decoding = Decoding(**{name: options[name] for name in names})
+    decoding = Decoding(**_decoding(options))
     quiet_libraries()
     loaded = load_model(model, dtype=options["dtype"], device_map=options["device_map"], revision=options["revision"])
+    assistant = None
+    if options["assistant"] is not None:
+        assistant = load_model(options["assistant"], dtype=options["dtype"], device_map=options["device_map"])
     with progress_bar(len(entries) * decoding.samples, "generation", "tracing") as bar:
 
         def show(done: int, total: int, tokens: int) -> None:
@@ -63,10 +93,40 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
             bar.update(done - bar.n)
             bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s")
 
-        source = "standard input" if prompts == "-" else Path(prompts).name
-        result = record(loaded, entries, out, decoding=decoding, raw=raw, source=source, force=force, progress=show)
+        result = record(
+            loaded, entries, out, decoding=decoding, raw=raw, force=force, resume=options["resume"],
+            source="standard input" if prompts == "-" else Path(prompts).name,
+            what=options["what"], layers=layers, assistant=assistant, progress=show,
+            announce=lambda size: bar.write(printable(f"{out}: {size}."), file=sys.stderr),
+        )  # fmt: skip
     sites = len(result.manifest.layers)
     click.echo(
         printable(f"{out}: {result.manifest.generations} generations, {result.manifest.rows:,} routed tokens, ")
         + f"{sites} MoE layer{'s' if sites != 1 else ''}."
     )
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """Read "3,14-20".
+
+    Raises:
+        CaptureError: another form.
+    """
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*L?(\d{1,6})(?:\s*-\s*L?(\d{1,6}))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise CaptureError(f"--layers {text!r} is no list of layers; write for example 3,14-20.")
+        layers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(layers)
+
+
+def _decoding(options: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "max_new_tokens", "sample", "temperature", "top_p", "samples", "seed", "batch_size", "beams", "prefill_chunk",
+        "cache", "compile", "prompt_lookup", "stop",
+    )  # fmt: skip
+    assistant = {"assistant": options["assistant"] or ""}
+    return {name: options[name] for name in names} | {"trim_loops": not options["keep_loops"]} | assistant

@@ -86,7 +86,7 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
         TraceError: routing arrays whose shape is not (rows, k), or an expert beyond the layer's number.
         StatsError: no such segment, or gate weights that are not finite.
     """
-    infos, code = list(trace.manifest.layers), segment_code(trace, segment)
+    infos, code = list(trace.manifest.main_layers), segment_code(trace, segment)
     offsets = np.concatenate([[0], np.cumsum([info.experts for info in infos])]).astype(np.int64)
     members = np.flatnonzero(keep > 0)
     sample = np.full(keep.size, -1, dtype=np.int64)

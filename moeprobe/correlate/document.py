@@ -28,7 +28,7 @@ def findings_of(trace: Trace, answers: list[Answer], *, beside: Path | None = No
             "num_hidden_layers": manifest.model["num_hidden_layers"],
             "layers": [
                 {"layer": i.layer, "experts": i.experts, "k": i.k, "weight_sum": i.weight_sum, "shared": i.shared}
-                for i in manifest.layers
+                for i in manifest.main_layers
             ],
         },
         trace={

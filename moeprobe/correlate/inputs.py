@@ -18,10 +18,10 @@ class LayerLike(Protocol):
 
 
 class ManifestLike(Protocol):
-    """The parts of a manifest that are read here."""
+    """The parts of a manifest that are read here: only the main (text decoder) stack is counted."""
 
     @property
-    def layers(self) -> Sequence[LayerLike]: ...
+    def main_layers(self) -> Sequence[LayerLike]: ...
     @property
     def segments(self) -> Sequence[str]: ...
 

@@ -1,188 +1,174 @@
-"""One batch: generate with recording, and turn what was recorded into rows of a shard."""
+"""From one recorded batch to rows of a shard and lines of generations."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import GenerationConfig, PreTrainedModel
 
-from moeprobe.capture import ExpertsSite, LayerRouting, Recorder
-from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.pieces import Pieces, decode_pieces
-from moeprobe.errors import CaptureError
-from moeprobe.models import LoadedModel
-from moeprobe.prompts import Prompt
+from moeprobe.capture import Recording
+from moeprobe.capture.recording import is_encoder
+from moeprobe.engines.sequence import GeneratedSequence, SequenceReader
+from moeprobe.engines.session import BatchOutput
 from moeprobe.trace import PHASES, SEGMENTS, Generation, Routing, ShardData
 
-
-@dataclass(frozen=True)
-class Job:
-    """One sequence to generate: a prompt, which of its samples, and its token ids."""
-
-    prompt: Prompt
-    sample: int
-    ids: list[int]
+_EMPTY_TOKEN = np.zeros(1, np.int32)
 
 
-@dataclass(frozen=True)
-class _Sequence:
-    """What came back for one job, in padded coordinates."""
+def assemble(reader: SequenceReader, output: BatchOutput, *, first_index: int) -> tuple[ShardData, list[Generation]]:
+    """Rows and generation records of a batch: padding, what came after the end and what was trimmed are dropped.
 
-    job: Job
-    index: int
-    place: int  # row in the batch
-    padding: int
-    generated: list[int]  # the end token included
-    prompt: Pieces
-    answer: Pieces
-    ended: bool
-
-    @property
-    def prompt_rows(self) -> int:
-        return len(self.job.ids)
-
-    @property
-    def answer_rows(self) -> int:
-        """The last token was sampled but never routed: it has no row."""
-        return len(self.generated) - 1
-
-
-def generate_batch(
-    loaded: LoadedModel, sites: list[ExpertsSite], jobs: list[Job], decoding: Decoding, *, number: int
-) -> tuple[NDArray[np.int64], dict[int, LayerRouting]]:
-    """Generate for `jobs` with recording on.
-
-    Returns:
-        Token ids (sequences, padded prompt + new tokens), and routing by layer in the same coordinates.
+    Args:
+        reader: of the run.
+        output: the batch.
+        first_index: number of its first generation in the trace.
 
     Raises:
-        CaptureError: a layer did not record every row.
+        CaptureError: a row was computed from another token than the one that stands in the text.
     """
-    model = loaded.model
-    width = max(len(job.ids) for job in jobs)
-    ids = torch.full((len(jobs), width), loaded.pad_token, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, job in enumerate(jobs):
-        ids[place, width - len(job.ids) :] = torch.tensor(job.ids)
-        mask[place, width - len(job.ids) :] = 1
-    # Before the model's own settings are set aside: they name the end tokens.
-    config = decoding.config(loaded)
-    # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
-    torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
-    with torch.inference_mode(), _neutral(model), Recorder(model, sites) as recorder:
-        output: torch.Tensor = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=config,
-        )
-    routing = recorder.routing()
-    rows = {len(output), *(len(layer.experts) for layer in routing.values())}
-    if rows != {len(jobs)}:
-        raise CaptureError(
-            f"{len(jobs)} sequences were asked for, but the model ran {sorted(rows)}. Nothing was written."
-        )
-    return output.cpu().numpy(), routing
-
-
-@contextmanager
-def _neutral(model: PreTrainedModel) -> Iterator[None]:
-    """Set the model's own generation settings aside: transformers fills every field we leave open from them (beams,
-    penalties, suppressed tokens), which would change the text, or mix up rows, without a word in the manifest."""
-    original = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = original
-
-
-def assemble(
-    loaded: LoadedModel,
-    jobs: list[Job],
-    tokens: NDArray[np.int64],
-    routing: dict[int, LayerRouting],
-    *,
-    first_index: int,
-    shard: int,
-) -> tuple[ShardData, list[Generation]]:
-    """Rows and generation records of a batch: padding and rows after the end are dropped, nothing else."""
-    ends = loaded.end_tokens
-    width = max(len(job.ids) for job in jobs)
     sequences = [
-        _sequence(loaded, job, first_index + place, place, tokens[place], width, ends) for place, job in enumerate(jobs)
+        reader.read(job, new, int(stopped))
+        for job, new, stopped in zip(output.jobs, output.new, output.stopped, strict=True)
     ]
-    data = _rows(sequences, tokens, routing, width)
-    generations, row = [], 0
-    for sequence in sequences:
-        generations.append(_record(sequence, shard, row))
-        row += generations[-1].rows
-    return data, generations
-
-
-def _sequence(
-    loaded: LoadedModel, job: Job, index: int, place: int, tokens: NDArray[np.int64], width: int, ends: set[int]
-) -> _Sequence:
-    new = tokens[width:]
-    final = np.flatnonzero(np.isin(new, sorted(ends)))
-    ended = len(final) > 0
-    generated = [int(token) for token in (new[: final[0] + 1] if ended else new)]
-    answer = decode_pieces(loaded.tokenizer, generated[:-1] if ended else generated)
-    prompt = decode_pieces(loaded.tokenizer, job.ids)
-    return _Sequence(job, index, place, width - len(job.ids), generated, prompt, answer, ended)
-
-
-def _rows(
-    sequences: list[_Sequence], tokens: NDArray[np.int64], routing: dict[int, LayerRouting], width: int
-) -> ShardData:
-    lengths = np.array([sequence.prompt_rows + sequence.answer_rows for sequence in sequences])
-    place = np.repeat(np.arange(len(sequences)), lengths)
-    padding = np.repeat([sequence.padding for sequence in sequences], lengths)
-    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    column = position + padding
-    decoded = column >= width
-    columns = {
-        "token_id": tokens[place, column],
-        "generation": np.repeat([sequence.index for sequence in sequences], lengths),
-        "position": position,
-        "phase": np.where(decoded, PHASES.index("decode"), PHASES.index("prefill")),
-        "segment": np.where(decoded, SEGMENTS.index("answer"), SEGMENTS.index("prompt")),
-        "char_start": np.concatenate([_offsets(sequence, "start") for sequence in sequences]),
-        "char_end": np.concatenate([_offsets(sequence, "end") for sequence in sequences]),
+    layout = _Layout(output, sequences)
+    layout.check(output)
+    columns = layout.columns(first_index)
+    recording = output.recording
+    routing = {site.name: _routing(recording, layout, site.stack, site.name) for site in recording.sites}
+    stacks = {site.name: site.stack for site in recording.sites}
+    signals = {
+        name: _signal(recording, layout, stacks.get(name.rpartition(".")[0], ""), name) for name in recording.signals
     }
-    layers = {}
-    for layer, recorded in routing.items():
-        experts, weights = recorded.experts[place, column], recorded.weights[place, column]
-        present = experts >= 0
-        layers[layer] = Routing(np.where(present, experts, 0), weights, None if present.all() else present)
-    return ShardData(columns, layers)
+    generations = [
+        _record(sequence, first_index + place, layout.prompt_rows[place]) for place, sequence in enumerate(sequences)
+    ]
+    return ShardData(columns, routing, signals), generations
 
 
-def _offsets(sequence: _Sequence, end: str) -> NDArray[np.int32]:
-    prompt: NDArray[np.int32] = getattr(sequence.prompt, end)
-    answer: NDArray[np.int32] = getattr(sequence.answer, end)
-    return np.concatenate([prompt, answer[: sequence.answer_rows]])
+@dataclass(frozen=True)
+class _Span:
+    """Which rows of a stack belong to one sequence: columns [first, first + rows) of its grid."""
+
+    place: int
+    encoder: bool
+    first: int
+    rows: int
 
 
-def _record(sequence: _Sequence, shard: int, first_row: int) -> Generation:
+class _Layout:
+    """Where each row of the shard comes from. In an encoder-decoder model the prompt's rows are the encoder's, and the
+    decoder's start token follows them."""
+
+    def __init__(self, output: BatchOutput, sequences: list[GeneratedSequence]) -> None:
+        self.sequences, self.width, self.start = sequences, output.width, output.start
+        seq2seq = self.start is not None
+        self.prompt_rows = [len(one.job.ids) + seq2seq for one in sequences]
+        spans: list[_Span] = []
+        for place, one in enumerate(sequences):
+            prompt = len(one.job.ids)
+            if seq2seq:
+                spans.append(_Span(place, True, self.width - prompt, prompt))
+                spans.append(_Span(place, False, 0, 1 + one.answer_rows))
+            else:
+                spans.append(_Span(place, False, self.width - prompt, prompt + one.answer_rows))
+        rows = np.array([span.rows for span in spans])
+        self.place = np.repeat([span.place for span in spans], rows)
+        self.encoder = np.repeat([span.encoder for span in spans], rows)
+        offset = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
+        self.column = offset + np.repeat([span.first for span in spans], rows)
+        self.token = np.concatenate([self._tokens(one) for one in sequences])
+
+    def _tokens(self, one: GeneratedSequence) -> NDArray[np.int64]:
+        start = [] if self.start is None else [self.start]
+        return np.array([*one.job.ids, *start, *one.generated[: one.answer_rows]], dtype=np.int64)
+
+    def check(self, output: BatchOutput) -> None:
+        """Every row was computed from its own token."""
+        for name in output.recording.stacks:
+            mine = self.of(name)
+            shape = (len(self.sequences), int(self.column[mine].max()) + 1)
+            tokens, real = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
+            tokens[self.place[mine], self.column[mine]] = self.token[mine]
+            real[self.place[mine], self.column[mine]] = True
+            output.recording.check(name, tokens, real)
+
+    def of(self, stack: str) -> NDArray[np.bool_]:
+        """(rows,) which rows a stack routed."""
+        inside: NDArray[np.bool_] = self.encoder == is_encoder(stack)
+        return inside
+
+    def columns(self, first_index: int) -> dict[str, NDArray[np.generic]]:
+        """The columns every trace has."""
+        prompts = np.array(self.prompt_rows)
+        lengths = prompts + [one.answer_rows for one in self.sequences]
+        position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        decoded = position >= np.repeat(prompts, lengths)
+        return {
+            "token_id": self.token,
+            "generation": np.repeat(first_index + np.arange(len(prompts)), lengths),
+            "position": position,
+            "phase": np.where(decoded, PHASES.index("decode"), PHASES.index("prefill")),
+            "segment": self._joined(
+                [(one.prompt_codes, one.answer_codes) for one in self.sequences], SEGMENTS.index("prompt")
+            ),
+            "char_start": self._joined([(one.prompt.start, one.answer.start) for one in self.sequences]),
+            "char_end": self._joined([(one.prompt.end, one.answer.end) for one in self.sequences]),
+        }
+
+    def _joined(
+        self, parts: list[tuple[NDArray[np.generic], NDArray[np.generic]]], start: int = -1
+    ) -> NDArray[np.int64]:
+        """Values of prompt and answer of each sequence; a decoder start token covers no characters of the prompt."""
+        pieces: list[NDArray[np.generic]] = []
+        for (prompt, answer), one in zip(parts, self.sequences, strict=True):
+            pieces.append(prompt)
+            if self.start is not None:
+                pieces.append(_EMPTY_TOKEN + (len(one.prompt.text) if start < 0 else start))
+            pieces.append(answer[: one.answer_rows])
+        return np.concatenate(pieces).astype(np.int64)
+
+
+def _rows(recording: Recording, layout: _Layout, stack: str) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which rows of the shard a stack has, and where those are in the recording."""
+    mine = layout.of(stack)
+    return mine, recording.stacks[stack].grid[layout.place[mine], layout.column[mine]]
+
+
+def _routing(recording: Recording, layout: _Layout, stack: str, name: str) -> Routing:
+    mine, rows = _rows(recording, layout, stack)
+    flat = recording.layers[name]
+    k = flat.experts.shape[1]
+    experts = np.full((len(mine), k), -1, dtype=np.int64)
+    weights = np.zeros((len(mine), k), dtype=np.float32)
+    experts[mine], weights[mine] = flat.experts[rows], flat.weights[rows]
+    present = experts >= 0
+    return Routing(np.where(present, experts, 0), weights, None if present.all() else present)
+
+
+def _signal(recording: Recording, layout: _Layout, stack: str, name: str) -> NDArray[np.generic]:
+    mine, rows = _rows(recording, layout, stack)
+    values = recording.signals[name]
+    empty = False if values.dtype == np.bool_ else np.nan
+    full = np.full((len(mine), *values.shape[1:]), empty, dtype=values.dtype)
+    full[mine] = values[rows]
+    return full
+
+
+def _record(sequence: GeneratedSequence, index: int, prompt_rows: int) -> Generation:
     prompt = sequence.job.prompt
     return Generation(
-        index=sequence.index,
+        index=index,
         prompt_id=prompt.id,
         sample=sequence.job.sample,
         prompt_text=sequence.prompt.text,
         text=sequence.answer.text,
-        stop="eos" if sequence.ended else "length",
+        stop=sequence.stop,
         generated=len(sequence.generated),
         last_token=sequence.generated[-1],
-        prompt_rows=sequence.prompt_rows,
+        prompt_rows=prompt_rows,
         answer_rows=sequence.answer_rows,
-        shard=shard,
-        first_row=first_row,
         pair=prompt.pair,
         label=prompt.label,
         metadata=prompt.metadata,
         messages=prompt.messages,
+        trims=sequence.trims,
     )

@@ -1,12 +1,14 @@
 """How text is generated: the decoding parameters, checked once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import CompileConfig, GenerationConfig
 
 from moeprobe.errors import MoeprobeError
 from moeprobe.models import LoadedModel
+
+CACHES = ("dynamic", "static")
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,17 @@ class Decoding:
         max_new_tokens: most tokens to generate per sample.
         sample: draw from the distribution (True) or take the most likely token (False, greedy).
         temperature, top_p: only with `sample`; 1.0 leaves the model's distribution as it is.
-        samples: generations per prompt; more than one needs `sample`.
+        samples: generations per prompt; more than one needs `sample` or `beams`.
         seed: of the random draws. Each batch draws from its own stream, (seed, batch number).
         batch_size: sequences per batch, padded on the left.
+        beams: width of a beam search; 1 is none. The `samples` best beams are kept.
+        prefill_chunk: tokens of a prompt that are forwarded at once; 0 is all of them.
+        cache: "dynamic" or "static".
+        compile: compile decoding (static cache only); hooks then write into buffers.
+        prompt_lookup: draft this many tokens at a time from the prompt itself; 0 is none. One sequence per batch.
+        assistant: name of a smaller model that drafts tokens; "" is none. One sequence per batch.
+        stop: texts that end a generation where they are complete, however they are cut into tokens.
+        trim_loops: drop a verbatim loop at the end of a generation, from its second round on.
 
     Raises:
         MoeprobeError: an impossible combination.
@@ -32,26 +42,71 @@ class Decoding:
     samples: int = 1
     seed: int = 0
     batch_size: int = 16
+    beams: int = 1
+    prefill_chunk: int = 0
+    cache: str = "dynamic"
+    compile: bool = False
+    prompt_lookup: int = 0
+    assistant: str = ""
+    stop: tuple[str, ...] = ()
+    trim_loops: bool = True
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.samples < 1 or self.batch_size < 1:
-            raise MoeprobeError("--max-new-tokens, --samples and --batch-size must be at least 1.")
-        if self.samples > 1 and not self.sample:
+        if min(self.max_new_tokens, self.samples, self.batch_size, self.beams) < 1:
+            raise MoeprobeError("--max-new-tokens, --samples, --batch-size and --beams must be at least 1.")
+        if min(self.prefill_chunk, self.prompt_lookup, self.seed) < 0:
+            raise MoeprobeError("--prefill-chunk, --prompt-lookup and --seed must not be negative.")
+        if self.samples > 1 and not self.sample and self.beams == 1:
             raise MoeprobeError("Greedy decoding gives the same text each time; --samples above 1 needs --sample.")
         if not self.sample and (self.temperature != 1.0 or self.top_p != 1.0):
             raise MoeprobeError("--temperature and --top-p only act when tokens are drawn; add --sample.")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise MoeprobeError("--temperature must be above 0 and --top-p in (0, 1].")
+        if any(not text for text in self.stop):
+            raise MoeprobeError("--stop needs a text; an empty one would end every generation at once.")
+        if self.cache not in CACHES:
+            raise MoeprobeError(f"There is no cache {self.cache!r}. Choose one of {', '.join(CACHES)}.")
+        self._check_searches()
+
+    def _check_searches(self) -> None:
+        if self.compile and self.cache != "static":
+            raise MoeprobeError("--compile needs fixed shapes; add --cache static.")
+        if self.beams > 1 and (self.sample or self.drafts or self.stop):
+            raise MoeprobeError(
+                "--beams is a search of its own; leave --sample, --prompt-lookup, --assistant and --stop out."
+            )
+        if self.samples > self.beams > 1:
+            raise MoeprobeError(f"{self.beams} beams give at most {self.beams} samples; lower --samples.")
+        if self.drafts and (self.cache == "static" or self.prefill_chunk):
+            raise MoeprobeError("Drafting needs the dynamic cache and a whole prompt at once.")
+        if self.prompt_lookup and self.assistant:
+            raise MoeprobeError("Drafts come from --prompt-lookup or from --assistant, not from both.")
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted and then checked, which works on one sequence at a time."""
+        return bool(self.prompt_lookup or self.assistant)
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as the manifest keeps them."""
-        return dict(vars(self))
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
     def config(self, loaded: LoadedModel) -> GenerationConfig:
         """transformers' form of these parameters, with the model's own end tokens."""
-        drawn: dict[str, Any] = (
-            {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0} if self.sample else {}
-        )
+        more: dict[str, Any] = {}
+        if self.sample:
+            more |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        if self.beams > 1:
+            # Scores are asked for because `beam_indices`, which tells rows apart, comes only with them.
+            more |= {"num_beams": self.beams, "num_return_sequences": self.samples, "output_scores": True}
+        if self.cache == "static":
+            more["cache_implementation"] = "static"
+        if self.prefill_chunk:
+            more["prefill_chunk_size"] = self.prefill_chunk
+        if self.prompt_lookup:
+            more["prompt_lookup_num_tokens"] = self.prompt_lookup
+        if self.compile:
+            more["compile_config"] = _compilation(loaded)
         return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=self.sample,
@@ -59,7 +114,19 @@ class Decoding:
             pad_token_id=loaded.pad_token,
             repetition_penalty=1.0,
             use_cache=True,
-            # Hooks are skipped silently by compiled code.
-            disable_compile=True,
-            **drawn,
+            return_dict_in_generate=True,
+            # Ordinary hooks are skipped silently by compiled code; --compile records in another way.
+            disable_compile=not self.compile,
+            **more,
         )
+
+
+def _compilation(loaded: LoadedModel) -> CompileConfig:
+    config = CompileConfig() if loaded.model.device.type == "cuda" else CompileConfig(mode=None)
+    # Without it, transformers leaves the CPU out without a word.
+    config._compile_all_devices = True
+    return config
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

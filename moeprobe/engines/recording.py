@@ -1,24 +1,28 @@
 """A run with transformers: prompts + model -> trace."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 import moeprobe
-from moeprobe.capture import ExpertsSite, LayerRouting, find_experts
-from moeprobe.engines.batch import Job, assemble, generate_batch
+from moeprobe.capture import ExpertsSite, find_experts
+from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import encode_prompt, tokenizer_section
-from moeprobe.errors import ModelError, PromptError
+from moeprobe.engines.encode import tokenizer_section
+from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_rows, size_of
+from moeprobe.engines.sequence import SequenceReader
+from moeprobe.engines.session import Session
+from moeprobe.engines.signals import signal_infos
+from moeprobe.errors import CaptureError, PromptError
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.prompts import Prompt, digest
-from moeprobe.trace import LayerInfo, Manifest, ShardData, Trace, TraceWriter, load_trace
+from moeprobe.trace import LayerInfo, Manifest, ShardData, Trace, TraceWriter, check_same_run, load_trace
 
 # Called after each batch with (generations done, generations in all, tokens generated so far).
 Progress = Callable[[int, int, int], None]
+# Called once, before the first token, with how large the trace may become.
+Announce = Callable[[Size], None]
 
 
 def record(
@@ -30,6 +34,11 @@ def record(
     raw: bool = False,
     source: str = "Python",
     force: bool = False,
+    resume: bool = False,
+    what: Sequence[str] = (),
+    layers: Sequence[int] | None = None,
+    assistant: LoadedModel | None = None,
+    announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> Trace:
     """Generate for every prompt, record each routing decision, and write the trace.
@@ -42,6 +51,12 @@ def record(
         raw: do not put plain prompts through the chat template.
         source: where the prompts came from, for the manifest.
         force: replace a trace that stands at `out`.
+        what: signals beside experts and weights, for example ("margin", "residual:14"); moeprobe.capture.signals.NAMES.
+        layers: record only these layers of the main stack (and of others of the same number); all by default.
+        resume: go on with an interrupted run (`OUT.partial`) of the same prompts, model, decoding and versions; start
+            one if there is none; leave a trace that is complete as it is.
+        assistant: the model that drafts tokens, named in `decoding.assistant`; its own routing is not recorded.
+        announce: called before the first token with the size of the trace.
         progress: called after each batch.
 
     Returns:
@@ -51,23 +66,32 @@ def record(
         ModelError: no routed experts, or a context too short for prompt and answer.
         PromptError: no prompts, or a prompt that cannot be encoded.
         CaptureError: a layer did not record every row (the trace is not written).
-        OutputError: `out` exists, or the disk is full.
+        OutputError: `out` exists, the interrupted run was another one, or the disk is full.
     """
     decoding = decoding or Decoding()
     if not prompts:
         raise PromptError("There are no prompts to run.")
-    sites = find_experts(loaded.model)
-    jobs = _jobs(loaded, prompts, decoding, raw)
-    made, sums, base = 0, WeightSums(), _manifest(loaded, prompts, decoding, raw=raw, source=source)
-    with TraceWriter(Path(out), force=force) as writer:
-        for number, batch in enumerate(_batches(jobs, decoding.batch_size)):
-            tokens, routing = generate_batch(loaded, sites, batch, decoding, number=number)
-            data, generations = assemble(
-                loaded, batch, tokens, routing, first_index=writer.generations, shard=len(writer.shards)
-            )
-            sums.add(data)
-            layers = tuple(layer_info(site, routing[site.layer], sums) for site in sites)
-            writer.add(data, generations, replace(base, layers=layers))
+    sites = choose_layers(find_experts(loaded.model), layers)
+    base = _manifest(loaded, prompts, decoding, what, raw=raw, source=source)
+    finished = _finished(Path(out), base) if resume else None
+    if finished is not None:
+        return finished
+    jobs = make_jobs(loaded, prompts, decoding, raw=raw)
+    reader = SequenceReader(loaded, decoding, raw=raw)
+    session = Session(loaded, sites, decoding, what, rows=most_rows(jobs, decoding), assistant=assistant)
+    size = size_of(loaded, [site.name for site in sites], jobs, decoding, what)
+    check_disk(Path(out), size)
+    if announce is not None:
+        announce(size)
+    made = 0
+    with TraceWriter(Path(out), force=force, resume=resume) as writer, session:
+        base = writer.continue_as(base)
+        for number, batch in enumerate(batches(jobs, decoding)):
+            if number < writer.batches:
+                continue
+            output = session.generate(batch, number=number)
+            data, generations = assemble(reader, output, first_index=writer.generations)
+            writer.add(data, generations, _described(base, sites, data))
             made += sum(generation.generated for generation in generations)
             if progress is not None:
                 progress(writer.generations, len(jobs), made)
@@ -75,64 +99,65 @@ def record(
     return load_trace(out)
 
 
-@dataclass
-class WeightSums:
-    """Mean over recorded tokens of the sum of a token's gate weights, by layer, batch after batch."""
+def choose_layers(sites: list[ExpertsSite], layers: Sequence[int] | None) -> list[ExpertsSite]:
+    """The sites of some layers, or all.
 
-    total: dict[int, float] = field(default_factory=dict)
-    rows: int = 0
-
-    def add(self, data: ShardData) -> None:
-        """Add the rows of one shard."""
-        self.rows += data.rows
-        for layer, routing in data.routing.items():
-            self.total[layer] = self.total.get(layer, 0.0) + float(routing.weights.sum(dtype=np.float64))
-
-    def mean(self, layer: int) -> float:
-        """The mean so far."""
-        return round(self.total[layer] / self.rows, 6)
+    Raises:
+        CaptureError: a layer that has no routed experts.
+    """
+    if layers is None:
+        return sites
+    missing = sorted(set(layers) - {site.layer for site in sites})
+    if missing:
+        have = ", ".join(site.name for site in sites)
+        raise CaptureError(f"L{missing[0]} has no routed experts that could be recorded. They are in {have}.")
+    return [site for site in sites if site.layer in set(layers)]
 
 
-def layer_info(site: ExpertsSite, routing: LayerRouting, sums: WeightSums) -> LayerInfo:
-    """What the manifest says of a layer; k and the weight sum are read from what was recorded."""
-    return LayerInfo(
-        layer=site.layer,
-        experts=site.experts,
-        k=routing.experts.shape[-1],
-        weight_sum=sums.mean(site.layer),
-        shared=site.shared,
-        module=site.path,
+def _described(base: Manifest, sites: list[ExpertsSite], data: ShardData) -> Manifest:
+    """The manifest with what the first batch shows: k, and the shape of each signal."""
+    recorded = [site for site in sites if site.name in data.routing]
+    several = len({site.stack for site in recorded}) > 1
+    return replace(
+        base,
+        layers=tuple(layer_info(site, data) for site in recorded),
+        signals=signal_infos(data, stacks=several),
     )
 
 
-def _jobs(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, raw: bool) -> list[Job]:
-    limit = loaded.positions
-    jobs: list[Job] = []
-    for prompt in prompts:
-        ids = encode_prompt(loaded.tokenizer, prompt, raw=raw)
-        if limit is not None and len(ids) + decoding.max_new_tokens > limit:
-            raise ModelError(
-                f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more "
-                f"than the model's {limit} positions. Shorten it or lower --max-new-tokens."
-            )
-        jobs.extend(Job(prompt, sample, ids) for sample in range(decoding.samples))
-    return jobs
+def layer_info(site: ExpertsSite, data: ShardData) -> LayerInfo:
+    """What the manifest says of a layer; k is read from what was recorded, the weight sum is the writer's to fill."""
+    name = site.name
+    return LayerInfo(
+        layer=site.layer,
+        experts=site.experts,
+        k=data.routing[name].experts.shape[-1],
+        weight_sum=0.0,
+        shared=site.shared,
+        module=site.path,
+        stack=site.stack,
+    )
 
 
-def _batches(jobs: list[Job], size: int) -> Iterator[list[Job]]:
-    for start in range(0, len(jobs), size):
-        yield jobs[start : start + size]
+def _finished(out: Path, base: Manifest) -> Trace | None:
+    """The complete trace of the same run, if it stands there already.
+
+    Raises:
+        OutputError: a trace of another run stands there.
+    """
+    if not (out / "run.json").is_file():
+        return None
+    trace = load_trace(out)
+    check_same_run(trace.manifest, base, str(out))
+    return trace
 
 
-def _manifest(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, *, raw: bool, source: str) -> Manifest:
+def _manifest(
+    loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, what: Sequence[str], *, raw: bool, source: str
+) -> Manifest:
     """The manifest without layers and shards, which are known once the first batch is recorded."""
     return Manifest(
         layers=(),
-        shards=(),
-        generations=0,
-        rows=0,
-        generations_sha256="",
-        complete=False,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         moeprobe=moeprobe.__version__,
         model=loaded.provenance,
@@ -141,4 +166,5 @@ def _manifest(loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, *,
         engine=engine_section(loaded.model),
         versions=versions_section(),
         prompts={"source": source, "count": len(prompts), "digest": digest(prompts)},
+        captured=tuple(dict.fromkeys(("experts", "weights", *what))),
     )

@@ -1,12 +1,14 @@
 """The on-disk format of a run: write, read, validate. numpy and safetensors only, never torch."""
 
 from moeprobe.trace.generation import Generation
-from moeprobe.trace.manifest import PHASES, SEGMENTS, LayerInfo, Manifest
+from moeprobe.trace.manifest import PHASES, SEGMENTS, LayerInfo, Manifest, Signal
 from moeprobe.trace.reader import Trace, load_trace
+from moeprobe.trace.same import check_same_run
 from moeprobe.trace.shard import Routing, Shard, ShardData
+from moeprobe.trace.validation import Validation, validate
 from moeprobe.trace.writer import TraceWriter
 
 __all__ = [
-    "PHASES", "SEGMENTS", "Generation", "LayerInfo", "Manifest", "Routing", "Shard", "ShardData", "Trace",
-    "TraceWriter", "load_trace",
+    "PHASES", "SEGMENTS", "Generation", "LayerInfo", "Manifest", "Routing", "Shard", "ShardData", "Signal", "Trace",
+    "TraceWriter", "Validation", "check_same_run", "load_trace", "validate",
 ]  # fmt: skip

@@ -1,16 +1,18 @@
 """Reading a trace. A trace may come from anywhere, so everything is checked before it is used."""
 
 import functools
+import hashlib
 import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moeprobe.errors import TraceError
-from moeprobe.fields import read_text
-from moeprobe.files import sha256
-from moeprobe.trace.generation import Generation, parse_generation
-from moeprobe.trace.manifest import Manifest, ShardInfo, parse_manifest
+from moeprobe.trace import disk, generation, index
+from moeprobe.trace.generation import Generation, read_generations
+from moeprobe.trace.index import ShardInfo, read_index
+from moeprobe.trace.journal import Tally, read_manifest
+from moeprobe.trace.manifest import Manifest
 from moeprobe.trace.shard import Shard
 
 if TYPE_CHECKING:
@@ -30,17 +32,24 @@ def load_trace(path: str | Path, *, incomplete: bool = False) -> "Trace":
     folder = Path(path)
     if not (folder / "run.json").is_file():
         raise TraceError(f"{folder} is no trace: it holds no run.json. `moeprobe trace` writes one.")
-    manifest = parse_manifest(read_text(folder / "run.json", TraceError), str(folder / "run.json"))
-    if not manifest.complete and not incomplete:
+    manifest = read_manifest(folder)
+    if manifest.complete:
+        return Trace(folder, manifest)
+    if not incomplete:
         raise TraceError(
-            f"{folder} is the rest of an interrupted run ({manifest.generations} generations). "
-            "Run `moeprobe trace` again, or open it with incomplete=True."
+            f"{folder} is the rest of an interrupted run. Go on with it by `moeprobe trace --resume` and the same "
+            "options, or open what is there with incomplete=True."
         )
-    return Trace(folder, manifest)
+    tally = Tally()
+    for info, _ in read_index(folder / index.NAME, torn=True):
+        tally.add(info)
+    return Trace(folder, tally.manifest(manifest))
 
 
 class Trace:
     """A recorded run.
+
+    Memory: the iterators hold one shard or one generation at a time; `generations` holds all of them.
 
     Attributes:
         path: its directory.
@@ -57,44 +66,80 @@ class Trace:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of run.json, which itself holds the digest of every shard."""
-        return "sha256:" + sha256(self.path / "run.json")
+        """SHA-256 of run.json, which itself holds the digests of the other files."""
+        return "sha256:" + _sha256(self.path / "run.json")
 
     @functools.cached_property
     def generations(self) -> list[Generation]:
         """All generations; the position in the list is the value of the shards' `generation` column."""
-        where = self.path / "generations.jsonl"
-        self._check_generations_file()
-        lines = [line for line in read_text(where, TraceError).split("\n") if line]
-        records = [parse_generation(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
-        # An interrupted run can hold lines of a shard whose manifest was not written any more.
-        records = records[: self.manifest.generations] if not self.manifest.complete else records
-        if [record.index for record in records] != list(range(self.manifest.generations)):
-            raise TraceError(f"{where} does not list generations 0 to {self.manifest.generations - 1} in order.")
-        self._check_rows(records, where)
-        return records
+        return list(self.iter_generations())
+
+    def iter_generations(self) -> Iterator[Generation]:
+        """The generations in order, one at a time.
+
+        Raises:
+            TraceError: the file was altered, or does not fit the shards.
+        """
+        self._check_file(generation.NAME, self.manifest.generations_sha256)
+        shards, used = self.infos(), 0
+        info: ShardInfo | None = None
+        for one in read_generations(self.path / generation.NAME, self.manifest.generations):
+            if info is None or one.shard != info.shard:
+                self._check_filled(info, used)
+                info = next(shards, None)
+            if info is None or one.shard != info.shard:
+                raise TraceError(f"{self.path}: generation {one.index} points at a shard that is not there.")
+            used = one.first_row + one.rows
+            if used > info.rows:
+                raise TraceError(f"{self.path}: generation {one.index} points beyond the end of its shard.")
+            yield one
+        self._check_filled(info, used)
+        if next(shards, None) is not None:
+            raise TraceError(
+                f"{self.path}: its generations do not add up to the {self.manifest.rows} rows of the shards."
+            )
+
+    def infos(self) -> Iterator[ShardInfo]:
+        """What `shards.jsonl` says of each shard, in order.
+
+        Raises:
+            TraceError: the file was altered, or does not fit run.json.
+        """
+        self._check_file(index.NAME, self.manifest.shards_sha256)
+        tally = Tally()
+        for info, _ in read_index(self.path / index.NAME, torn=not self.manifest.complete):
+            if tally.shards == self.manifest.shards:
+                break
+            if len(info.gate) != len(self.manifest.layers):
+                raise TraceError(f"{self.path}: shard {info.shard} sums other layers than run.json names.")
+            tally.add(info)
+            yield info
+        found = (tally.shards, tally.generations, tally.rows)
+        wanted = (self.manifest.shards, self.manifest.generations, self.manifest.rows)
+        if found != wanted:
+            raise TraceError(
+                f"{self.path / 'run.json'}: {wanted[2]} rows of {wanted[1]} generations are announced in {wanted[0]} "
+                f"shards, but shards.jsonl lists {found[2]} of {found[1]} in {found[0]}. Copy the trace again."
+            )
 
     def shards(self) -> Iterator[Shard]:
         """The shards in order; each is opened when it is reached."""
-        for info in self.manifest.shards:
-            yield self._open(info)
+        for info in self.infos():
+            yield self.open(info)
+
+    def open(self, info: ShardInfo) -> Shard:
+        """One shard."""
+        return Shard(self.path / "shards" / info.name, info, self.manifest)
 
     def verify(self) -> None:
-        """Compare every file with its recorded SHA-256, and the generations' row ranges with the shards' own column.
+        """Read everything once: all digests, and every value against what it may be. See `moeprobe.trace.validate`.
 
         Raises:
-            TraceError: a file was altered, or does not belong to the others; the message names it.
+            TraceError: the first thing that is wrong; the message names the place.
         """
-        self._check_generations_file()
-        for info in self.manifest.shards:
-            path = self.path / "shards" / info.name
-            if not path.is_file() or sha256(path) != info.sha256:
-                raise TraceError(f"{path} is missing or was altered since it was written. Record the run again.")
-        columns = [shard.generation for shard in self.shards()]
-        for one in self.generations:
-            rows = columns[one.shard][one.first_row : one.first_row + one.rows]
-            if (rows != one.index).any():
-                raise TraceError(f"{self.path}: rows of generation {one.index} belong to another one in its shard.")
+        from moeprobe.trace.validation import check_trace
+
+        check_trace(self)
 
     def generation_frame(self) -> "pandas.DataFrame":
         """One row per generation: ids, label, texts, stop reason, numbers of routed tokens."""
@@ -102,11 +147,12 @@ class Trace:
 
         return generation_frame(self)
 
-    def selection_frame(self, layers: list[int] | None = None) -> "pandas.DataFrame":
+    def selection_frame(self, layers: "list[int] | list[str] | None" = None) -> "pandas.DataFrame":
         """One row per (token, layer, choice): generation, position, phase, segment, token, site, rank, weight.
 
         Args:
-            layers: layer indices; all recorded layers when None. The frame has tokens * layers * k rows.
+            layers: layers as numbers (main stack) or names; all recorded layers when None. The frame has
+                tokens * layers * k rows.
         """
         from moeprobe.trace.frames import selection_frame
 
@@ -126,8 +172,8 @@ class Trace:
             "Model": manifest.model.get("id"),
             "Generations": f"{manifest.generations:,}",
             "Routed tokens": f"{manifest.rows:,}",
-            "MoE layers": ", ".join(f"L{info.layer} ({info.k} of {info.experts})" for info in manifest.layers),
-            "Recorded": ", ".join(manifest.captured),
+            "MoE layers": ", ".join(f"{info.name} ({info.k} of {info.experts})" for info in manifest.layers),
+            "Recorded": ", ".join([*manifest.captured, *(signal.name for signal in manifest.signals)]),
             "Written": manifest.created,
         }
         body = "".join(
@@ -136,26 +182,22 @@ class Trace:
         )
         return f"<table><caption>moeprobe trace {html.escape(str(self.path))}</caption>{body}</table>"
 
-    def _check_generations_file(self) -> None:
-        """An interrupted run has no digest yet: lines are added after each shard."""
-        path = self.path / "generations.jsonl"
-        if self.manifest.complete and (not path.is_file() or sha256(path) != self.manifest.generations_sha256):
-            raise TraceError(f"{path} is missing or was altered since it was written. Record the run again.")
+    def _check_file(self, name: str, digest: str) -> None:
+        """An interrupted run has no digest yet: lines are added after each batch."""
+        if self.manifest.complete and _sha256(self.path / name) != digest:
+            raise TraceError(
+                f"{self.path / name} was altered since it was written. Copy the trace again, or record it again."
+            )
 
-    def _open(self, info: ShardInfo) -> Shard:
-        return Shard(
-            self.path / "shards" / info.name,
-            self.manifest.layers,
-            info.rows,
-            self.manifest.generations,
-            len(self.manifest.segments),
-        )
+    def _check_filled(self, info: ShardInfo | None, used: int) -> None:
+        if info is not None and used != info.rows:
+            raise TraceError(
+                f"{self.path}: its generations do not add up to the {info.rows} rows of shard {info.shard}, but to "
+                f"{used}. Copy the trace again."
+            )
 
-    def _check_rows(self, records: list[Generation], where: Path) -> None:
-        if sum(record.rows for record in records) != self.manifest.rows:
-            raise TraceError(f"{where}: its generations do not add up to the {self.manifest.rows} rows of the shards.")
-        for record in records:
-            if record.shard >= len(self.manifest.shards):
-                raise TraceError(f"{where}: generation {record.index} points at a shard that is not there.")
-            if record.first_row + record.rows > self.manifest.shards[record.shard].rows:
-                raise TraceError(f"{where}: generation {record.index} points beyond the end of its shard.")
+
+def _sha256(path: Path) -> str:
+    file, _ = disk.open_regular(path)
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

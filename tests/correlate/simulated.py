@@ -61,6 +61,10 @@ class FakeManifest:
     layers: tuple[FakeLayer, ...]
     segments: tuple[str, ...] = SEGMENTS
 
+    @property
+    def main_layers(self) -> tuple[FakeLayer, ...]:
+        return self.layers
+
 
 @dataclass(frozen=True)
 class FakeTrace:

@@ -1,0 +1,186 @@
+"""A model with recording attached, for the batches of one run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
+
+from moeprobe.capture import ExpertsSite, Recorder, Recording
+from moeprobe.capture.buffers import BufferRecorder
+from moeprobe.capture.outputs import LogprobTap
+from moeprobe.capture.signals import make_taps
+from moeprobe.engines.decoding import Decoding
+from moeprobe.engines.stopping import StopTexts
+from moeprobe.errors import CaptureError
+from moeprobe.models import LoadedModel
+from moeprobe.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sequence to generate: a prompt, which of its samples, and its token ids."""
+
+    prompt: Prompt
+    sample: int
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class BatchOutput:
+    """What came back for a batch.
+
+    Attributes:
+        jobs: one per sequence.
+        width: padded length of the prompts.
+        new: (sequences, new tokens) what was generated; padded after a sequence's end.
+        start: decoder start token of an encoder-decoder model, else None.
+        stopped: (sequences,) how many new tokens there were when a stop text was complete; 0 where none was.
+        recording: rows and grids of all stacks.
+    """
+
+    jobs: list[Job]
+    width: int
+    new: NDArray[np.int64]
+    start: int | None
+    stopped: NDArray[np.int64]
+    recording: Recording
+
+
+class Session:
+    """Context manager: recording stays attached from the first batch to the last.
+
+    Args:
+        loaded: model and tokenizer.
+        sites: layers to record.
+        decoding: decoding parameters.
+        what: signals beside experts and weights (see moeprobe.capture.signals).
+        rows: most rows one batch may forward; only needed for `decoding.compile`.
+        assistant: the model that drafts tokens, for `decoding.assistant`.
+
+    Raises:
+        CaptureError: unknown signals, or signals that this way of decoding cannot give.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sites: Sequence[ExpertsSite],
+        decoding: Decoding,
+        what: Sequence[str] = (),
+        *,
+        rows: int = 0,
+        assistant: LoadedModel | None = None,
+    ) -> None:
+        self.loaded, self.decoding, self.assistant = loaded, decoding, assistant
+        if bool(decoding.assistant) != (assistant is not None):
+            raise CaptureError("Decoding.assistant names the model that is handed over as assistant, and no other.")
+        if assistant is not None and assistant.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
+            raise CaptureError(f"{assistant.id} has another vocabulary than {loaded.id}, so it cannot draft for it.")
+        self.taps = make_taps(loaded.model, sites, what)
+        if self.taps and decoding.compile:
+            raise CaptureError("--compile records experts and weights only; leave other --what out.")
+        if any(isinstance(tap, LogprobTap) for tap in self.taps) and decoding.beams > 1:
+            raise CaptureError("logprob is not recorded in a beam search, where rows change places; leave it out.")
+        self.recorder: Recorder | BufferRecorder = (
+            BufferRecorder(loaded.model, sites, rows=rows)
+            if decoding.compile
+            else Recorder(loaded.model, sites, self.taps)
+        )
+
+    def __enter__(self) -> "Session":
+        self.recorder.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.recorder.__exit__(kind, value, trace)
+
+    def generate(self, jobs: list[Job], *, number: int) -> BatchOutput:
+        """Generate for `jobs`, batch `number` of the run.
+
+        Raises:
+            CaptureError: a layer did not record every row.
+        """
+        model, decoding = self.loaded.model, self.decoding
+        inputs = [job for job in jobs if job.sample == 0] if decoding.beams > 1 else jobs
+        ids, mask = pad_left([job.ids for job in inputs], self.loaded.pad_token)
+        stopping = StopTexts(self.loaded.tokenizer, decoding.stop, self._prompt_columns(ids)) if decoding.stop else None
+        # Before the model's own settings are set aside: they name the end tokens.
+        config = decoding.config(self.loaded)
+        # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
+        torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
+        self.recorder.clear()
+        with torch.inference_mode(), _neutral(model):
+            output: Any = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=config,
+                assistant_model=None if self.assistant is None else self.assistant.model,
+                stopping_criteria=None if stopping is None else StoppingCriteriaList([stopping]),
+            )
+        if decoding.compile and not hasattr(model, "_compiled_call"):
+            raise CaptureError(f"transformers would not compile {type(model).__name__} here. Leave --compile out.")
+        return self._collect(jobs, ids.shape[1], output, stopping)
+
+    def _collect(self, jobs: list[Job], width: int, output: Any, stopping: "StopTexts | None") -> BatchOutput:
+        tokens: NDArray[np.int64] = output.sequences.cpu().numpy()
+        if len(tokens) != len(jobs):
+            raise CaptureError(
+                f"{len(jobs)} sequences were asked for, but {len(tokens)} came back. Nothing was written."
+            )
+        for tap in self.taps:
+            if isinstance(tap, LogprobTap):
+                tap.finish(tokens)
+        recording = self.recorder.recording()
+        first = self._decoder_columns(width)
+        if self.decoding.beams > 1:
+            recording = recording.follow(output.beam_indices.cpu().numpy(), first)
+        recording = recording.spread(len(jobs))
+        new = tokens[:, first:]
+        stopped = np.zeros(len(jobs), np.int64) if stopping is None else stopping.ended(len(jobs))
+        return BatchOutput(jobs, width, new, int(tokens[0, 0]) if self._seq2seq else None, stopped, recording)
+
+    @property
+    def _seq2seq(self) -> bool:
+        return bool(getattr(self.loaded.model.config, "is_encoder_decoder", False))
+
+    def _decoder_columns(self, width: int) -> int:
+        """How many tokens a returned sequence begins with that were not generated."""
+        return 1 if self._seq2seq else width
+
+    def _prompt_columns(self, ids: torch.Tensor) -> int:
+        return self._decoder_columns(ids.shape[1])
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (sequences, longest), padded on the left."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, width - len(row) :] = torch.tensor(row)
+        mask[place, width - len(row) :] = 1
+    return ids, mask
+
+
+@contextmanager
+def _neutral(model: PreTrainedModel) -> Iterator[None]:
+    """Set the model's own generation settings aside: transformers fills every field we leave open from them (beams,
+    penalties, suppressed tokens), which would change the text, or mix up rows, without a word in the manifest.
+    What an encoder-decoder model starts from is kept: it is part of the model."""
+    original = model.generation_config
+    start = {} if original is None else {
+        name: getattr(original, name) for name in ("decoder_start_token_id", "bos_token_id")
+    }  # fmt: skip
+    model.generation_config = GenerationConfig(**start)
+    try:
+        yield
+    finally:
+        model.generation_config = original

@@ -1,0 +1,69 @@
+"""Whether two runs are the same, field by field: for going on with an interrupted one, and for merging."""
+
+from typing import Any
+
+from moeprobe.errors import OutputError, TraceError
+from moeprobe.trace.manifest import Manifest
+
+# Where things lie and what they are called does not change what is computed. Weights and settings have digests.
+_IGNORED = {("model", "id"), ("model", "path"), ("prompts", "source")}
+# Of the versions, these can change a token or a gate weight.
+_VERSIONS = ("moeprobe", "torch", "transformers", "tokenizers")
+_RESUMED = ("model", "tokenizer", "decoding", "engine", "prompts")
+_REMEDY = "Run the same command as before, or add --force to start over."
+
+
+def check_same_run(before: Manifest, now: Manifest, where: str) -> None:
+    """Refuse to go on with a run that was another one.
+
+    Raises:
+        OutputError: naming the first field that differs, and both values.
+    """
+    sections = {name: (getattr(before, name), getattr(now, name)) for name in _RESUMED}
+    versions = [{key: one.versions.get(key) for key in _VERSIONS} for one in (before, now)]
+    sections["versions"] = (versions[0], versions[1])
+    for name, (old, new) in sections.items():
+        difference = _difference(old, new, (name,))
+        if difference is not None:
+            raise OutputError(f"The interrupted run in {where} had {difference}. {_REMEDY}")
+    for name in ("captured", "segments"):
+        if getattr(before, name) != getattr(now, name):
+            raise OutputError(f"The interrupted run in {where} had other {name}. {_REMEDY}")
+
+
+def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:
+    """Refuse a batch with other layers or signals than the batches before it.
+
+    Raises:
+        TraceError: naming the first that differs.
+    """
+    for what in ("layers", "signals"):
+        old, new = ([_plain(one) for one in getattr(manifest, what)] for manifest in (before, now))
+        if old != new:
+            first = next((pair for pair in zip(old, new, strict=False) if pair[0] != pair[1]), (len(old), len(new)))
+            raise TraceError(
+                f"{where} holds other {what} than this batch: {first[0]} before, {first[1]} now. {_REMEDY}"
+            )
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    return {key: value for key, value in item.to_json().items() if key != "weight_sum"}
+
+
+def _difference(old: Any, new: Any, place: tuple[str, ...]) -> str | None:
+    """The first difference in words, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            here = (*place, str(key))
+            found = None if here in _IGNORED else _difference(old.get(key), new.get(key), here)
+            if found is not None:
+                return found
+        return None
+    if list(old) == list(new) if isinstance(old, list | tuple) and isinstance(new, list | tuple) else old == new:
+        return None
+    return f"another {'.'.join(place)}: {_short(old)} then, {_short(new)} now"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
