@@ -3,15 +3,15 @@
     python benchmarks/store.py [--tokens N] [--repetitions R] [--folder DIR]
 
 numpy saves and loads the same bytes (what the store keeps: uint8 ids, float16 or float32 weights, seven columns) with
-as many flushes to disk, alternating with the store; medians are compared. Both read what the system still holds in
-memory. Counting is compared with numpy.bincount on ids that are in memory already. Peak memory is that of child
+as many flushes to disk, alternating with the store; medians are compared. Both are given the same arrays, and read what
+the system still holds in memory. "recorder write" is the store given int64 ids and float32 weights, as a recorder hands
+them over. Counting is compared with numpy.bincount on ids that are in memory already. Peak memory is that of child
 processes that write and read a quarter of the tokens and all of them.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -39,16 +39,22 @@ def manifest() -> Manifest:
 
 
 class Batches:
-    """Batches as a recorder hands them over: int64 ids, float32 weights. The same random routing, moved by a row."""
+    """The same random routing in each batch, its layers moved by one.
 
-    def __init__(self, half: bool) -> None:
+    Args:
+        half: float16 weights, as the gates of a bfloat16 model are kept; else float32.
+        recorder: int64 ids and float32 weights, as a recorder hands them over; else as they are kept.
+    """
+
+    def __init__(self, half: bool, *, recorder: bool = False) -> None:
         rng = np.random.default_rng(0)
         rows = LENGTH * BATCH
         weights = rng.random((LAYERS, rows, K), dtype=np.float32) + np.float32(0.01)
         if half:  # the gate weights of a bfloat16 model
             weights = (weights.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-        self.ids = [rng.integers(0, EXPERTS, (rows, K)) for _ in range(LAYERS)]
-        self.weights = list(weights)
+        ids = rng.integers(0, EXPERTS, (LAYERS, rows, K))
+        self.ids = list(ids if recorder else ids.astype(np.uint8))
+        self.weights = list(weights.astype(np.float16) if half and not recorder else weights)
         self.text = "x" * LENGTH
 
     def make(self, number: int) -> tuple[ShardData, list[Generation]]:
@@ -98,18 +104,18 @@ def read_store(folder: Path) -> float:
         for name in COLUMNS:
             getattr(shard, name)
         for info in INFOS:
-            shard.experts(info.name), shard.weights(info.name)  # reading is the point
+            shard.experts(info.name), shard.stored(f"{info.name}.weights")  # reading is the point
     return time.perf_counter() - start
 
 
-def write_numpy(folder: Path, batches: Batches, count: int, half: bool) -> float:
+def write_numpy(folder: Path, batches: Batches, count: int) -> float:
     spent = 0.0
     folder.mkdir()
     for number in range(count):
         data, _ = batches.make(number)
         arrays = [np.asarray(data.columns[name], dtype) for name, dtype in COLUMNS.items()]
         for one in data.routing.values():
-            arrays += [one.experts.astype(np.uint8), one.weights.astype(np.float16 if half else np.float32)]
+            arrays += [one.experts, one.weights]
         start = time.perf_counter()
         with (folder / f"{number}.npy").open("wb") as file:
             for array in arrays:
@@ -167,14 +173,16 @@ def child(tokens: int, half: bool, folder: Path) -> None:
         read_store(place / "a.trace")
         count_store(place / "a.trace")
         load_trace(place / "a.trace").verify()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not getrusage: its maximum is inherited from the parent.
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
     finally:
         shutil.rmtree(place)
 
 
 def compare(tokens: int, half: bool, repetitions: int, folder: Path) -> dict[str, Any]:
     count = tokens // (LENGTH * BATCH)
-    batches = Batches(half)
+    batches, recorded = Batches(half), Batches(half, recorder=True)
     times: dict[str, list[float]] = {}
 
     def timed(name: str, work: Callable[[], float]) -> None:
@@ -185,7 +193,7 @@ def compare(tokens: int, half: bool, repetitions: int, folder: Path) -> dict[str
         store, plain = place / "a.trace", place / "plain"
         work: list[tuple[str, Callable[[], float]]] = [
             ("store write", lambda store=store: write_store(store, batches, count)),
-            ("numpy write", lambda plain=plain: write_numpy(plain, batches, count, half)),
+            ("numpy write", lambda plain=plain: write_numpy(plain, batches, count)),
         ]
         reads: list[tuple[str, Callable[[], float]]] = [
             ("store read", lambda store=store: read_store(store)),
@@ -195,6 +203,8 @@ def compare(tokens: int, half: bool, repetitions: int, folder: Path) -> dict[str
             for steps in (work, reads):
                 for name, step in steps if repetition % 2 else steps[::-1]:
                     timed(name, step)
+            times.setdefault("recorder write", []).append(write_store(place / "r.trace", recorded, count))
+            shutil.rmtree(place / "r.trace")
             seconds, wanted = count_numpy(plain, count)
             times.setdefault("numpy count", []).append(seconds)
             seconds, found = count_store(store)

@@ -1,5 +1,6 @@
 """Attaching to a model: what must not be compiled, replaced or silent."""
 
+import contextlib
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ _BYPASSING = {
     "Mxfp4GptOssMLP": "it runs MXFP4 kernels on the router's weights; load with Mxfp4Config(dequantize=True)",
     "MegaBlocksMoeMLP": "it is a hub kernel; load with use_kernels=False",
 }
+# transformers has these in kernels for accelerators only; a CPU would fail within the first forward.
+_NOT_ON_CPU = ("FP8Linear", "FP8GroupedLinear", "FP8Experts")
 
 
 def refuse_compiled(model: PreTrainedModel) -> None:
@@ -26,9 +29,11 @@ def refuse_compiled(model: PreTrainedModel) -> None:
     """
     for path, module in model.named_modules():
         compiled = isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None
-        # `model.forward = torch.compile(model.forward)` is how many recipes do it.
-        replaced = hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
-        if compiled or replaced:
+        # `model.forward = torch.compile(model.forward)` is how many recipes do it; some do it to the class.
+        replaced = hasattr(module.forward, "_torchdynamo_orig_callable")
+        # What generate compiled for itself in an earlier call, and would use again.
+        kept = "_compiled_call" in module.__dict__
+        if compiled or replaced or kept:
             part = "The model" if path == "" else f"{path} of the model"
             raise CaptureError(
                 f"{part} is compiled, and compiled code skips recording hooks silently. "
@@ -37,15 +42,21 @@ def refuse_compiled(model: PreTrainedModel) -> None:
 
 
 def refuse_bypassing(model: PreTrainedModel) -> None:
-    """Raise when a block is of a class known to run experts without calling them.
+    """Raise when a block is of a class known to run experts without calling them, or one that cannot run here.
 
     Raises:
         CaptureError: names the block and the remedy.
     """
     for path, module in model.named_modules():
-        reason = _BYPASSING.get(type(module).__name__)
-        if reason is not None:
-            raise CaptureError(f"{path} is a {type(module).__name__}, whose routing cannot be seen: {reason}.")
+        kind = type(module).__name__
+        if kind in _BYPASSING:
+            raise CaptureError(f"{path} is a {kind}, whose routing cannot be seen: {_BYPASSING[kind]}.")
+        packed = [one for one in module.parameters(recurse=False) if one.element_size() == 1]
+        if kind in _NOT_ON_CPU and any(one.device.type == "cpu" for one in packed):
+            raise CaptureError(
+                f"{path} is a {kind}, whose FP8 kernels do not run on the CPU. Move the model to a GPU, or load it "
+                "with FineGrainedFP8Config(dequantize=True)."
+            )
 
 
 def read_routing(
@@ -57,7 +68,9 @@ def read_routing(
         CaptureError: tensors of another shape or type.
     """
     if site.source is not None:
-        ids, weights = site.source.read(args, kwargs, output)
+        # An adapter's own top-k is no choice of the model: modes that watch for those must not see it.
+        with contextlib.nullcontext() if torch.compiler.is_compiling() else torch._C.DisableTorchFunction():
+            ids, weights = site.source.read(args, kwargs, output)
     else:
         ids = args[1] if len(args) > 1 else _named(kwargs, _IDS)
         weights = args[2] if len(args) > 2 else _named(kwargs, _WEIGHTS)

@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import transformers
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.generation.continuous_batching import ContinuousBatchingManager
 
@@ -23,8 +22,9 @@ from moeprobe.capture.discover import ExpertsSite
 from moeprobe.capture.outputs import EntropyTap, LogprobTap
 from moeprobe.capture.recorder import Recorder
 from moeprobe.capture.recording import Recording, StackRows
-from moeprobe.capture.rows import UNKNOWN, Ints, Rows
+from moeprobe.capture.rows import UNKNOWN, Forward, Ints, Rows
 from moeprobe.capture.tap import Tap
+from moeprobe.capture.tape import Tape
 from moeprobe.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -40,16 +40,35 @@ class _Packed:
 
     Attributes:
         requests, starts, lengths: per request in the batch its number, the position of its first row and its rows.
-        positions, tokens: (rows,) what the model was given.
         forks: (child, parent) numbers of the requests that went on from a copied cache before this forward.
     """
 
     requests: list[int]
     starts: list[int]
     lengths: list[int]
-    positions: Tensor
-    tokens: Tensor
     forks: list[tuple[int, int]]
+
+
+class _Fed(Tap):
+    """The token and position of every row, as the model was given them."""
+
+    names = ("fed.token", "fed.position")
+
+    def __init__(self) -> None:
+        self.tape: Tape | None = None
+        self.positions: Tensor | None = None
+
+    def attach(self, recorder: Recorder) -> list[RemovableHandle]:
+        self.tape = recorder.tape
+        return []
+
+    def end(self, forward: Forward, output: object) -> None:
+        del output
+        for name, given in zip(self.names, (forward.ids, self.positions), strict=True):
+            if self.tape is None or given is None:
+                raise CaptureError("generate_batch fed the model without token ids or positions. Use generate.")
+            # Copies: the next batch is written into the same memory.
+            self.tape.put(name, given.detach().reshape(-1).clone())
 
 
 class ContinuousRecorder:
@@ -87,7 +106,8 @@ class ContinuousRecorder:
                 "recorded. Leave them out, or use generate."
             )
         self.model = model
-        self._recorder = Recorder(model, sites, taps)
+        self._fed = _Fed()
+        self._recorder = Recorder(model, sites, [*taps, self._fed])
         if set(self._recorder.stacks) != {""}:
             raise CaptureError("generate_batch is recorded for models of one stack only. Use generate.")
         self.sites = self._recorder.sites
@@ -150,22 +170,23 @@ class ContinuousRecorder:
         if not outputs:
             raise CaptureError("generate_batch returned no outputs. Nothing was written.")
         base = self._recorder.recording()
-        rows = self._rows()
-        if len(rows.token) != len(base.stacks[""].rows.token):
-            raise CaptureError("Rows were recorded that belong to no request. This is a bug in moeprobe.")
+        signals = dict(base.signals)
+        tokens, positions = (signals.pop(name).astype(np.int64) for name in self._fed.names)
+        rows = self._rows(tokens, positions)
         whole = self._grid(rows)
         texts = [_text(request, output) for request, output in outputs.items()]
         longest = max(map(len, texts))
         grid = np.full((len(texts), longest), UNKNOWN, dtype=np.int64)
-        tokens, real = np.zeros_like(grid), np.zeros(grid.shape, dtype=np.bool_)
+        finished, real = np.zeros_like(grid), np.zeros(grid.shape, dtype=np.bool_)
         for index, (request, text) in enumerate(zip(outputs, texts, strict=True)):
             fed = len(text) - 1
-            tokens[index, : len(text)], real[index, :fed] = text, True
+            finished[index, : len(text)], real[index, :fed] = text, True
             if request in self._numbers:
                 width = min(fed, whole.shape[1])
                 grid[index, :width] = whole[self._numbers[request], :width]
-        recording = dataclasses.replace(base, stacks={"": StackRows(rows, grid[:, : longest - 1])})
-        recording.check("", tokens, real)
+        stacks = {"": StackRows(rows, grid[:, : longest - 1])}
+        recording = dataclasses.replace(base, stacks=stacks, signals=signals)
+        recording.check("", finished, real)
         return recording
 
     def _watch(self, manager: ContinuousBatchingManager) -> ContinuousBatchingManager:
@@ -203,6 +224,7 @@ class ContinuousRecorder:
         given = tuple(kwargs["input_ids"].shape)
         if given != (1, rows):
             raise CaptureError(f"A batch of {rows} rows was forwarded as {given}: padded or split. Use generate.")
+        self._fed.positions = kwargs.get("position_ids")
         self._log.append(
             _Packed(
                 forks=self._enrol([*named, *others]),
@@ -210,9 +232,6 @@ class ContinuousRecorder:
                 # The scheduler has moved on to the end of the batch by now.
                 starts=[end - length for _, end, length in named],
                 lengths=[length for _, _, length in named],
-                # Copies: the next batch is written into the same memory.
-                positions=kwargs["position_ids"].detach().reshape(-1).clone(),
-                tokens=kwargs["input_ids"].detach().reshape(-1).clone(),
             )
         )
 
@@ -241,22 +260,21 @@ class ContinuousRecorder:
             forks.append((self._numbers[request], parent))
         return forks
 
-    def _rows(self) -> Rows:
+    def _rows(self, tokens: Ints, positions: Ints) -> Rows:
         """Every row with the number of its request, checked against the positions the model was given."""
         requests, starts, lengths = (
             np.concatenate([np.asarray(getattr(packed, name), dtype=np.int64) for packed in self._log])
             for name in ("requests", "starts", "lengths")
         )
         first = np.cumsum(lengths) - lengths
-        positions = np.arange(lengths.sum()) + np.repeat(starts - first, lengths)
-        given = _joined([packed.positions for packed in self._log])
-        if not np.array_equal(positions, given):
-            row = int(np.argmax(positions != given)) if len(positions) == len(given) else len(given)
+        expected = np.arange(lengths.sum()) + np.repeat(starts - first, lengths)
+        if not np.array_equal(expected, positions):
+            same = expected == positions if len(expected) == len(positions) else np.zeros(1, dtype=np.bool_)
             raise CaptureError(
-                f"The scheduler's batches do not agree with the positions the model was given (first at row {row}), "
-                "so rows cannot be given to requests. Nothing was written. Use generate."
+                f"The scheduler's batches do not agree with the positions the model was given (first at row "
+                f"{int(np.argmin(same))}), so rows cannot be given to requests. Nothing was written. Use generate."
             )
-        return Rows(np.repeat(requests, lengths), positions, _joined([packed.tokens for packed in self._log]))
+        return Rows(np.repeat(requests, lengths), positions, tokens)
 
     def _grid(self, rows: Rows) -> Ints:
         """(requests, positions) index of the row written last, -1 where none was; forks take their parent's rows."""
@@ -329,11 +347,6 @@ def _recordable(
             "model.destroy_cached_continuous_batching_manager(), drop config.compile_config, and run again."
         )
     return manager
-
-
-def _joined(parts: Sequence[Tensor]) -> NDArray[np.int64]:
-    joined: NDArray[np.int64] = torch.cat(list(parts)).cpu().numpy().astype(np.int64)
-    return joined
 
 
 def _text(request: str, output: "GenerationOutput") -> list[int]:

@@ -27,6 +27,9 @@ _REFUSED = {
         "mask of what already is one"
     ),
 }
+# Experts that are called with ids, but not as rows with any number of choices: Dbrx hands over (sequences, positions,
+# width), and LongCat's loop breaks on a single choice per row.
+_NO_ORACLE = frozenset({"DbrxExperts", "LongcatFlashExperts"})
 # Families that are recorded forward by forward, but whose routing a trace could not give to tokens.
 _NO_TRACE = {
     "diffusion_gemma": (
@@ -51,7 +54,8 @@ class ExpertsSite:
         shared: whether shared experts stand beside it.
         stack: "" for the main (text decoder) stack, else "encoder", "vision", "audio", "talker", "mtp", "attention".
         source: how its routing is seen; None: the regular seam, a forward pre-hook on `module`.
-        regular: whether `module` is called as experts(hidden, ids, weights), so that it is its own oracle.
+        regular: whether `module` is called as experts(hidden (rows, width), ids, weights), also with a single choice
+            per row, so that it is its own oracle.
     """
 
     layer: int
@@ -153,8 +157,10 @@ def _site(model: PreTrainedModel, path: str, module: nn.Module) -> ExpertsSite |
     if adapted is None:
         if not is_experts(module):
             return None
-        layer = split(path)[1]
-        return ExpertsSite(layer, path, module, count_experts(module), _has_shared(model, path), stack_of(path))
+        regular = type(module).__name__ not in _NO_ORACLE
+        return ExpertsSite(
+            split(path)[1], path, module, count_experts(module), _has_shared(model, path), stack_of(path), None, regular
+        )
     shared = _has_shared(model, path) if adapted.shared is None else adapted.shared
     return ExpertsSite(
         split(path)[1], path, module, adapted.experts, shared, stack_of(path), adapted.source, adapted.regular

@@ -1,7 +1,8 @@
 """The forward passes of one stack: when they begin and end, and that every layer recorded each of their rows."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ class Forwards:
     def __init__(self, stack: str, anchor: nn.Module, names: Mapping[str, str], tape: Tape, *, decoder: bool) -> None:
         self.stack, self.anchor, self.tape = stack, anchor, tape
         self.names = dict(names)
+        # The lists themselves, which the tape never replaces: looked at after every forward.
+        self._waiting = [tape.waiting(name) for name in self.names]
         self.inputs = _DECODER_INPUTS if decoder else _INPUTS
         self.done: list[Forward] = []
         self.current: Forward | None = None
@@ -36,19 +39,15 @@ class Forwards:
 
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the anchor."""
-        del module
-        if self.current is not None:
-            # The forward before broke off with an error that somebody caught: its rows are no rows of the text.
-            for name in self.names:
-                del self.tape.waiting(name)[len(self.done) - self._flushed :]
+        self.drop_unfinished()
+        if args:
+            kwargs = {**kwargs, **_named(module, args)}
         inputs = next((kwargs[name] for name in self.inputs if kwargs.get(name) is not None), None)
-        if inputs is None and args and isinstance(args[0], Tensor) and self.inputs is _INPUTS:
-            inputs = args[0]
         if inputs is None:
             raise CaptureError(
                 f"{self.stack or 'The model'} was called without {' or '.join(self.inputs)}; rows have no place."
             )
-        ids = inputs.detach() if inputs.dim() == 2 else None
+        ids = _own(inputs.detach()) if inputs.dim() == 2 else None
         self.current = Forward(cached(kwargs.get("past_key_values")), int(inputs.shape[0]), int(inputs.shape[1]), ids)
         if self.on_begin is not None:
             self.on_begin(self.current)
@@ -61,17 +60,30 @@ class Forwards:
             raise CaptureError("A forward pass ended that never began. This is a bug in moeprobe.")
         if self.on_end is not None:
             self.on_end(forward, output)
-        count, rows = len(self.done) - self._flushed + 1, forward.rows
+        count, rows = self.unflushed + 1, forward.rows
+        for waiting in self._waiting:
+            if len(waiting) != count or waiting[-1].shape[0] != rows:
+                self._incomplete(count, rows)
+        self.done.append(forward)
+        self.current = None
+
+    def _incomplete(self, count: int, rows: int) -> NoReturn:
         for name, place in self.names.items():
             waiting = self.tape.waiting(name)
-            if len(waiting) != count or len(waiting[-1]) != rows:
-                got = sum(len(part) for part in waiting[count - 1 :])
+            got = sum(len(part) for part in waiting[count - 1 :])
+            if len(waiting) != count or got != rows:
                 raise CaptureError(
                     f"{place} recorded {got} rows of {rows} forwarded: bypassed or run twice (a fused kernel, "
                     "torch.compile, a quantised block that does not call its experts); turn that off and run again."
                 )
-        self.done.append(forward)
-        self.current = None
+        raise CaptureError("A layer recorded too few or too many rows. This is a bug in moeprobe.")
+
+    def drop_unfinished(self) -> None:
+        """Forget a forward that broke off with an error that somebody caught: its rows are no rows of the text."""
+        if self.current is not None:
+            for name in self.names:
+                del self.tape.waiting(name)[self.unflushed :]
+            self.current = None
 
     def flushed(self) -> None:
         """The tape was flushed; `begin` and `end` count from here."""
@@ -95,3 +107,15 @@ def cached(cache: Any) -> int | Tensor:
         return 0
     length = cache.get_seq_length()
     return length.detach().clone() if isinstance(length, Tensor) else int(length)
+
+
+def _named(module: nn.Module, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Positional arguments by name: a cache must be seen however it is handed over."""
+    names = inspect.signature(module.forward).parameters.values()
+    positional = [one.name for one in names if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return dict(zip(positional, args, strict=False))
+
+
+def _own(ids: Tensor) -> Tensor:
+    """`ids`, copied where they are a window into a larger tensor that would stay in memory with them."""
+    return ids if ids.untyped_storage().nbytes() <= ids.numel() * ids.element_size() else ids.clone()

@@ -1,5 +1,7 @@
 """How close each routing decision was."""
 
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from transformers import PreTrainedModel
 
 from moeprobe.capture.attach import read_routing, seam
 from moeprobe.capture.discover import ExpertsSite
-from moeprobe.capture.router import block_of, find_router, router_scores
+from moeprobe.capture.router import are_probabilities, block_of, find_router, router_scores
 from moeprobe.capture.rows import Forward
+from moeprobe.capture.tap import Removable
 from moeprobe.capture.tape import Tape
 from moeprobe.capture.taps import LayerTap
 from moeprobe.errors import CaptureError
@@ -26,9 +29,10 @@ class MarginTap(LayerTap):
     has those. They are read by watching top-k inside the block, not recomputed. NaN where there was no further
     candidate, or no top-k (layers routed by a hash of the token).
 
-    A choice is gate-sensitive where the margin is below eps * |logit| * |score|: one rounding step of the larger of the
-    two logits in the dtype of the router's input, carried over to the scores (softmax, sigmoid and the like change by
-    at most score * change of the logit). Where scores are the logits, or no logits are seen, it is eps * |score|.
+    A choice is gate-sensitive where rounding in the dtype of the router's input may flip it: each of two logits may be
+    off by eps times the largest logit of the token, so their difference by twice that. Carried over to the scores, a
+    logit counts with the slope of softmax or sigmoid, at most min(score, 1/4). The same holds for a choice of groups
+    that came before. What an expert flipped in an earlier layer does to this one is not foreseen.
     """
 
     kind = "margin"
@@ -40,7 +44,7 @@ class MarginTap(LayerTap):
         self._seen = _Seen()
         self._recorder: Any = None
 
-    def attach(self, recorder: Any) -> list[RemovableHandle]:
+    def attach(self, recorder: Any) -> Sequence[Removable]:
         self._recorder = recorder
         block = block_of(self.model, self.site)
         # Without a block of its own the router stands in the decoder layer, where attention may use top-k as well.
@@ -52,12 +56,8 @@ class MarginTap(LayerTap):
             if at_call
             else module.register_forward_hook(self._routing, with_kwargs=True)
         )
-        return [
-            scope.register_forward_pre_hook(self._enter),
-            scope.register_forward_hook(self._leave, always_call=True),
-            find_router(self.model, self.site).register_forward_hook(self._logits),
-            read,
-        ]
+        logits = find_router(self.model, self.site).register_forward_hook(self._logits)
+        return [Wrapped(scope, self._watched), logits, read]
 
     def end(self, forward: Forward, output: object) -> None:
         del output
@@ -70,7 +70,12 @@ class MarginTap(LayerTap):
             nothing = torch.full((forward.rows,), float("nan"), device=ids.device)
             self._put(nothing, torch.zeros_like(nothing, dtype=torch.bool))
             return
-        self._put(*margin(scores, ids.shape[1], seen.logits, seen.eps))
+        gap, sensitive = margin(scores, ids.shape[1], seen.logits, seen.eps)
+        for groups, chosen in self._watch.groups_before(scores):
+            # A group's score is mostly the sum of its two best experts'.
+            sensitive |= margin(groups, chosen, seen.logits, 2 * seen.eps)[1]
+        self._watch.found.clear()
+        self._put(gap, sensitive)
 
     def arrays(self, tape: Tape) -> dict[str, NDArray[np.generic]]:
         found = super().arrays(tape)
@@ -93,17 +98,15 @@ class MarginTap(LayerTap):
         self._recorder.tape.put(self.names[0], values)
         self._recorder.tape.put(self.names[1], sensitive)
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        del module
-        if self._recorder.running(self.stack):
-            self._watch.found.clear()
-            hidden = next((one for one in args if isinstance(one, Tensor) and one.is_floating_point()), None)
-            self._seen.eps = torch.finfo(self.model.dtype if hidden is None else hidden.dtype).eps
-            self._watch.open()
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        del module, args, output
-        self._watch.close()
+    def _watched(self, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._recorder.running(self.stack):
+            return forward(*args, **kwargs)
+        given = (*args, *kwargs.values())
+        hidden = next((one for one in given if isinstance(one, Tensor) and one.is_floating_point()), None)
+        self._seen.eps = torch.finfo(self.model.dtype if hidden is None else hidden.dtype).eps
+        self._watch.found.clear()
+        with self._watch:
+            return forward(*args, **kwargs)
 
     def _logits(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         del module, args
@@ -117,6 +120,33 @@ class MarginTap(LayerTap):
         del module
         if self._recorder.running(self.stack):
             self._seen.ids, _ = read_routing(self.site, args, kwargs, output)
+
+
+class Wrapped:
+    """Runs the forward of `module` through `around` (forward, args, kwargs) until it is removed.
+
+    Not a pair of hooks: after KeyboardInterrupt torch calls no hook at all, and a mode would stay on.
+    """
+
+    def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
+        self.module, self.before = module, module.__dict__.get("forward")
+        original = module.forward
+        self._on = True
+
+        @functools.wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return around(original, args, kwargs) if self._on else original(*args, **kwargs)
+
+        self.forward = module.forward = forward
+
+    def remove(self) -> None:
+        """Put the forward back; where somebody else has wrapped it since, it only falls silent."""
+        self._on = False
+        if self.module.__dict__.get("forward") is self.forward:
+            if self.before is None:
+                del self.module.forward
+            else:
+                self.module.forward = self.before
 
 
 class _Seen:
@@ -134,27 +164,14 @@ class _Selections(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[Tensor, Tensor]] = []
-        self._open = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        if func in (torch.topk, Tensor.topk):
-            self.found.append((args[0].detach(), result.indices))
-        elif func in (torch.argmax, Tensor.argmax):
-            self.found.append((args[0].detach(), result))
+        if func in (torch.topk, Tensor.topk, torch.argmax, Tensor.argmax):
+            scores = args[0] if args else kwargs["input"]
+            self.found.append((scores.detach(), result if isinstance(result, Tensor) else result.indices))
         return result
-
-    def open(self) -> None:
-        """Start watching."""
-        self.__enter__()
-        self._open = True
-
-    def close(self) -> None:
-        """Stop watching; does nothing when it was not open."""
-        if self._open:
-            self._open = False
-            self.__exit__(None, None, None)
 
     def scores_of(self, ids: Tensor) -> Tensor | None:
         """The scores (tokens, candidates) that the selection of `ids` (tokens, k) was made from, or None."""
@@ -165,6 +182,12 @@ class _Selections(TorchFunctionMode):
                 if bool(same.all()):
                     return flat
         return None
+
+    def groups_before(self, scores: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Choices among fewer candidates for the same tokens, as (scores (tokens, groups), groups chosen)."""
+        for groups, chosen in self.found:
+            if groups.dim() == chosen.dim() == 2 and len(groups) == len(scores) and groups.shape[1] < scores.shape[1]:
+                yield groups, chosen.shape[1]
 
 
 def margin(scores: Tensor, k: int, logits: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -182,10 +205,19 @@ def margin(scores: Tensor, k: int, logits: Tensor | None, eps: float) -> tuple[T
     if scores.shape[1] <= k:
         nothing = torch.full((len(scores),), float("nan"), device=scores.device)
         return nothing, torch.zeros_like(nothing, dtype=torch.bool)
-    top = torch.topk(scores.float(), k + 1, dim=1)
-    last, first_out = top.values[:, k - 1], top.values[:, k]
-    gap = torch.where(first_out.isinf(), float("nan"), last - first_out)
-    size = top.values[:, k - 1 : k + 1].abs().amax(dim=1)
-    if logits is not None and logits.shape[1] >= scores.shape[1] and not torch.equal(logits.float(), scores.float()):
-        size = size * logits.float().gather(1, top.indices[:, k - 1 : k + 1]).abs().amax(dim=1)
-    return gap, gap < eps * size
+    values = torch.topk(scores.float(), k + 1, dim=1).values
+    gap = torch.where(values[:, k].isinf(), float("nan"), values[:, k - 1] - values[:, k])
+    return gap, gap < 2 * eps * _step(scores.float(), values[:, k - 1 : k + 1].abs().amax(dim=1), logits)
+
+
+def _step(scores: Tensor, score: Tensor, logits: Tensor | None) -> Tensor:
+    """(tokens,) how far a score moves, in units of eps, `score` being the one that matters."""
+    if logits is None or (logits.shape == scores.shape and torch.equal(logits.float(), scores)):
+        # A router that returns probabilities hides its logits: they are taken to be about 1.
+        hidden = logits is None or are_probabilities(logits)
+        return score if hidden else scores.abs().amax(dim=1)
+    largest = torch.where(logits.isfinite(), logits.float().abs(), 0.0).amax(dim=1)
+    finite = scores[scores.isfinite()]
+    # With a correction bias the score does not tell the slope.
+    biased = bool(((finite < 0) | (finite > 1)).any())
+    return largest * (0.25 if biased else score.clamp(max=0.25))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from moeprobe.capture.attach import read_routing, refuse_bypassing, refuse_compiled, seam
@@ -15,7 +14,7 @@ from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
 from moeprobe.capture.forwards import Forwards
 from moeprobe.capture.recording import LayerRouting, Recording, StackRows, layer_routing
 from moeprobe.capture.rows import rows_of
-from moeprobe.capture.tap import Tap
+from moeprobe.capture.tap import Removable, Tap
 from moeprobe.capture.tape import FLUSH_EVERY, Tape
 from moeprobe.errors import CaptureError
 
@@ -37,8 +36,8 @@ class Recorder:
         taps: other signals to record (see moeprobe.capture.signals).
 
     Raises:
-        CaptureError: on entering, when the model is compiled or has blocks that hide their routing, or is in train
-            mode; after a forward in which a layer recorded no rows, too many, or tensors of another shape.
+        CaptureError: on entering, when the model is compiled or has blocks that hide their routing; after a forward
+            in which a layer recorded no rows, too many, or tensors of another shape.
         ModelError: the model has no experts that can be recorded.
     """
 
@@ -48,37 +47,44 @@ class Recorder:
         self.model = model
         self.sites = list(find_experts(model) if sites is None else sites)
         self.taps = list(taps)
-        self._silent = {name for name, anchor in anchors(model, self.sites).items() if anchor is None}
+        # Without a recorded site of its own the main stack still says which token stands where.
+        found = {"": model, **anchors(model, self.sites)}
+        self._silent = {name for name, anchor in found.items() if anchor is None}
         self._loud = [site for site in self.sites if site.stack not in self._silent]
         names = [f"{site.name}.{kind}" for site in self._loud for kind in ("experts", "weights")]
         self.tape = Tape([*names, *(name for tap in self.taps for name in tap.names)])
         self.stacks = {
             name: Forwards(name, anchor, self._names(name), self.tape, decoder=self._decodes(name))
-            for name, anchor in anchors(model, self.sites).items()
+            for name, anchor in found.items()
             if anchor is not None
         }
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[Removable] = []
 
     def __enter__(self) -> "Recorder":
         refuse_compiled(self.model)
         refuse_bypassing(self.model)
+        if self._handles:
+            raise CaptureError("This recorder is attached already. Make another one.")
+        try:
+            self._attach()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def _attach(self) -> None:
         # Order matters: a stack's forward begins before its layers run, taps see what the recorder saw.
         for stack in self.stacks.values():
             taps = [tap for tap in self.taps if tap.stack == stack.stack]
-            stack.on_begin = _Begin(self, taps)
+            stack.on_begin = _Begin(self, stack, taps)
             stack.on_end = _End(taps) if taps else None
             self._handles.append(stack.anchor.register_forward_pre_hook(stack.begin, with_kwargs=True))
         for site in self.sites:
             self._hook(site)
-        try:
-            for tap in self.taps:
-                self._handles.extend(tap.attach(self))
-        except BaseException:
-            self._remove()
-            raise
+        for tap in self.taps:
+            self._handles.extend(tap.attach(self))
         for stack in self.stacks.values():
             self._handles.append(stack.anchor.register_forward_hook(stack.end))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -106,12 +112,15 @@ class Recorder:
         """
         if not self.stacks[""].done:
             raise CaptureError("The model ran no forward pass while it was recorded, so there is no routing.")
+        for stack in self.stacks.values():
+            stack.drop_unfinished()
         self.flush()
         stacks = {}
         for name, stack in self.stacks.items():
             if stack.done:
                 rows = rows_of(stack.done)
                 stacks[name] = StackRows(rows, rows.grid())
+                self._check_complete(stack, len(rows.token))
         sites = tuple(site for site in self._loud if site.stack in stacks)
         layers = {
             site.name: layer_routing(
@@ -139,21 +148,30 @@ class Recorder:
         for stack in self.stacks.values():
             stack.flushed()
 
+    def _check_complete(self, stack: Forwards, rows: int) -> None:
+        """The last defence of "row i of every tensor is row i of the log"."""
+        for name, place in stack.names.items():
+            if self.tape.rows(name) != rows:
+                raise CaptureError(
+                    f"{place} recorded {self.tape.rows(name)} rows of {rows} forwarded in all. This is a bug in "
+                    "moeprobe; nothing of this run can be trusted."
+                )
+
     def _hook(self, site: ExpertsSite) -> None:
         if site.stack in self._silent:
             self._handles.append(site.module.register_forward_pre_hook(_silent(site)))
             return
         module, at_call = seam(site)
-        stack, tape = self.stacks[site.stack], self.tape
-        ids_name, weights_name = f"{site.name}.experts", f"{site.name}.weights"
+        stack, read = self.stacks[site.stack], read_routing
+        # Bound once: this runs for every layer and token, and the model's own work has driven it out of the CPU's
+        # caches each time, so every look-up counts.
+        keep_ids, keep_weights = (self.tape.waiting(f"{site.name}.{kind}").append for kind in ("experts", "weights"))
 
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object = None) -> None:
-            del module
-            if stack.current is None:
-                return
-            ids, weights = read_routing(site, args, kwargs, output)
-            tape.put(ids_name, ids)
-            tape.put(weights_name, weights)
+            if stack.current is not None:
+                ids, weights = read(site, args, kwargs, output)
+                keep_ids(ids)
+                keep_weights(weights)
 
         self._handles.append(
             module.register_forward_pre_hook(record, with_kwargs=True)
@@ -184,18 +202,18 @@ class Recorder:
 class _Begin:
     """What happens before a forward of a stack, beyond its log."""
 
-    def __init__(self, recorder: Recorder, taps: list[Tap]) -> None:
-        self.recorder, self.taps = recorder, taps
+    def __init__(self, recorder: Recorder, stack: Forwards, taps: list[Tap]) -> None:
+        self.recorder, self.stack, self.taps = recorder, stack, taps
 
     def __call__(self, forward: Any) -> None:
         for tap in self.taps:
             tap.begin(forward)
         # After the taps: one of them completes rows of the forward before, now that the next token is known. Flushing
         # is for all stacks at once, and only between forwards of each.
-        waiting = max(stack.unflushed for stack in self.recorder.stacks.values())
-        nested = sum(stack.current is not None for stack in self.recorder.stacks.values()) > 1
-        if waiting >= FLUSH_EVERY and not nested:
-            self.recorder.flush()
+        if self.stack.unflushed >= FLUSH_EVERY:
+            nested = sum(stack.current is not None for stack in self.recorder.stacks.values()) > 1
+            if not nested:
+                self.recorder.flush()
 
 
 class _End:

@@ -4,7 +4,7 @@ Everything is compared with something that does not pass through the recorder: a
 computes the same tokens in one forward pass, and the tensors that the modules return.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,33 +90,38 @@ def self_test(model: PreTrainedModel, prompt: Tensor | None = None, *, steps: in
         model: in eval mode, with weights.
         prompt: (1, tokens) ids on any device; 12 ids from the lower half of the vocabulary by default.
         steps: tokens to generate, at least 2.
+
+    Raises:
+        ModelError: the model has no experts that can be recorded.
     """
     ids = _default_prompt(model) if prompt is None else prompt
     ids = ids.to(_device(model))
     sites = find_experts(model)
-    if not model.can_generate():
-        return _forward_only(model, ids, sites)
+    generates = model.can_generate()
+    run: Callable[[], _Run] = (
+        (lambda: _generate(model, ids, steps)) if generates else (lambda: _forward(model, ids, ids))
+    )
     try:
-        plain = _plain(lambda: _generate(model, ids, steps))
-        with torch.inference_mode():
-            with Recorder(model, sites) as recorder:
-                hooked = _generate(model, ids, steps)
-            live = recorder.routing()
+        plain = _tried(run)
+        with Recorder(model, sites) as recorder:
+            hooked = _tried(run)
+        live = recorder.routing()
     except MoeprobeError as problem:
         return SelfTest((Check("complete", "failed", str(problem)),), ())
-    checks = [
-        Check("complete", "ok", f"{len(live)} layers, each with every token that was forwarded"),
-        _silent(plain, hooked),
-    ]
-    checks += _sums(live, sites)
+    rows = hooked.sequences.shape[1] - 1 if generates_as_usual(model) else None
+    checks = [_complete(live, _loud(model, sites), rows), _silent(plain, hooked), *_sums(live, sites)]
     once: dict[str, LayerRouting] = {}
     if generates_as_usual(model):
         check, once = _against_one_pass(model, ids, sites, hooked, live)
         checks.append(check)
-    else:
+    elif generates:
         checks.append(Check("decoding", "note", f"{type(model).__name__} generates in its own way; not compared"))
-    routers = bind_routers(model, ids, sites)
-    checks.append(_routers(routers, sites, model))
+    else:
+        checks.append(
+            Check("decoding", "failed", f"{type(model).__name__} does not generate: there is nothing to trace")
+        )
+    check, routers = _bound(model, ids, sites)
+    checks.append(check)
     return SelfTest(tuple(checks), tuple(_tested(name, live[name], once.get(name), routers) for name in live))
 
 
@@ -124,6 +129,9 @@ def bind_routers(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSit
     """The module that returned the very ids tensor that the experts got, by site name; sites without one are left out.
 
     Where routing is read from a module's return, that module is named. `ids` (1, tokens) are run once.
+
+    Raises:
+        CaptureError: the model does not run.
     """
     returned: dict[int, list[str]] = {}
     alive: list[Tensor] = []
@@ -154,46 +162,39 @@ def bind_routers(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSit
         else:
             bound[site.name] = path_of(model, module)
     try:
-        with ReturnedBy(model, [site.module for site in sites], note), torch.inference_mode():
-            model(**_inputs(model, ids, ids))
+        with ReturnedBy(model, [site.module for site in sites], note):
+            _tried(lambda: _forward(model, ids, ids))
     finally:
         for handle in handles:
             handle.remove()
     return bound
 
 
-def _forward_only(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSite]) -> SelfTest:
-    try:
-        plain = _plain(lambda: model(**_inputs(model, ids, ids)))
-        with torch.inference_mode():
-            with Recorder(model, sites) as recorder:
-                hooked = model(**_inputs(model, ids, ids))
-            live = recorder.routing()
-    except MoeprobeError as problem:
-        return SelfTest((Check("complete", "failed", str(problem)),), ())
-    routers = bind_routers(model, ids, sites)
-    checks = [
-        Check("complete", "ok", f"{len(live)} layers, each with every token that was forwarded"),
-        _silent(_Run(ids, _first(plain)), _Run(ids, _first(hooked))),
-        *_sums(live, sites),
-        Check("decoding", "failed", f"{type(model).__name__} does not generate, so there is nothing to trace"),
-        _routers(routers, sites, model),
-    ]
-    return SelfTest(tuple(checks), tuple(_tested(name, live[name], None, routers) for name in live))
-
-
-def _plain(run: Callable[[], Any]) -> Any:
-    """A run without recording: if this fails, the model does not run at all.
+def _tried(run: Callable[[], _Run]) -> _Run:
+    """One run of the model.
 
     Raises:
-        CaptureError: it failed.
+        CaptureError: it failed, whether for the recorder or for the model itself.
     """
     try:
         with torch.inference_mode():
             return run()
+    except MoeprobeError:
+        raise
     except Exception as problem:  # a kernel that needs a GPU, too little memory, a model's own error
         text = (str(problem).strip().splitlines() or [""])[0][:200]
-        raise CaptureError(f"The model does not run, recorded or not: {type(problem).__name__}: {text}") from problem
+        raise CaptureError(f"The model does not run: {type(problem).__name__}: {text}") from problem
+
+
+def _forward(model: PreTrainedModel, prompt: Tensor, tokens: Tensor) -> _Run:
+    """One pass over `tokens`; in an encoder-decoder they are the decoder's."""
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "decoder_input_ids": tokens}
+    output = model(**inputs)
+    found = getattr(output, "logits", None)
+    found = getattr(output, "last_hidden_state", None) if found is None else found
+    return _Run(tokens, found if isinstance(found, Tensor) else None)
 
 
 def _generate(model: PreTrainedModel, ids: Tensor, steps: int) -> _Run:
@@ -204,6 +205,25 @@ def _generate(model: PreTrainedModel, ids: Tensor, steps: int) -> _Run:
     sequences = made if isinstance(made, Tensor) else made.sequences
     scores = getattr(made, "logits", None)
     return _Run(sequences, torch.stack(tuple(scores), dim=1) if isinstance(scores, tuple) else None)
+
+
+def _loud(model: PreTrainedModel, sites: Sequence[ExpertsSite]) -> list[ExpertsSite]:
+    """The sites that text reaches."""
+    stacks = anchors(model, list(sites))
+    return [site for site in sites if stacks.get(site.stack, model) is not None]
+
+
+def _complete(live: Mapping[str, LayerRouting], sites: Sequence[ExpertsSite], rows: int | None) -> Check:
+    """Every layer that text reaches, and in the main stack every token but the last, which is never run."""
+    missing = [site.name for site in sites if site.name not in live or not live[site.name].experts.size]
+    short = [
+        site.name
+        for site in sites
+        if rows is not None and site.stack == "" and site.name in live and live[site.name].experts.shape[1] != rows
+    ]
+    if missing or short:
+        return Check("complete", "failed", f"not every token of {', '.join([*missing, *short][:5])} was recorded")
+    return Check("complete", "ok", f"every token that was run, in {len(live)} layer{'s' if len(live) > 1 else ''}")
 
 
 def _silent(plain: _Run, hooked: _Run) -> Check:
@@ -252,36 +272,51 @@ def _against_one_pass(
     """Compare what was recorded step by step with one pass over the same tokens, without a cache."""
     tokens = run.sequences[:, :-1]
     try:
-        with torch.inference_mode(), Recorder(model, sites) as recorder:
-            output = model(**_inputs(model, ids, tokens))
+        with Recorder(model, sites) as recorder:
+            output = _tried(lambda: _forward(model, ids, tokens))
         once = recorder.routing()
     except MoeprobeError as problem:
         return Check("decoding", "failed", str(problem)), {}
     equal = {name: _same(live[name], once[name]) for name in live if name in once}
-    differ = {name: share for name, share in equal.items() if share < 1}
     if set(equal) != set(live) or any(np.isnan(share) for share in equal.values()):
         return Check("decoding", "failed", "cached decoding and one pass recorded other layers or tokens"), once
-    if not differ:
+    if all(share == 1 for share in equal.values()):
         return Check(
             "decoding", "ok", "the experts of cached decoding are those of one pass over the same tokens"
         ), once
-    first, share = next(iter(differ.items()))
-    gap = _gap(run, _first(output), model.dtype)
-    places = f"{1 - np.mean(list(equal.values())):.1%} of the choices, first in {first} ({1 - share:.1%})"
+    return _difference(ids.shape[1], equal, _gap(run, output.logits, model.dtype), live, once), once
+
+
+def _difference(
+    prompt: int,
+    equal: Mapping[str, float],
+    gap: float | None,
+    live: Mapping[str, LayerRouting],
+    once: Mapping[str, LayerRouting],
+) -> Check:
+    """What it means that cached decoding and one pass chose other experts."""
+    first = next(name for name, share in equal.items() if share < 1)
+    places = f"{1 - _mean(equal.values()):.1%} of the choices, first in {first} ({1 - equal[first]:.1%}),"
     if gap is not None and gap > 1:
-        return Check("decoding", "note", f"the model itself computes otherwise with its cache: {places} differ. "
-                     "The trace holds what was used in the run"), once  # fmt: skip
-    start = ids.shape[1] if tokens.shape[1] > ids.shape[1] else 0
-    decoded = [_same(_after(live[name], start), _after(once[name], start)) for name in equal if "." not in name]
-    if 1 - min(float(np.mean(list(equal.values()))), float(np.mean(decoded))) <= _NEAR_TIES:
-        return Check("decoding", "note", f"{places} differ from one pass over the same tokens: few enough to be near-ties "
-                     "that rounding decides"), once  # fmt: skip
-    return Check("decoding", "failed", f"cached decoding differs from one pass over the same tokens in {places}"), once
+        found = f"the model itself computes otherwise with its cache: {places} differ. The run's own are recorded"
+        return Check("decoding", "note", found)
+    # Rows in a wrong place show in decoding, whatever the length of the prompt.
+    decoded = _mean(_same(_after(live[name], prompt), _after(once[name], prompt)) for name in equal if "." not in name)
+    if 1 - min(_mean(equal.values()), decoded) <= _NEAR_TIES:
+        found = f"{places} differ from one pass over the same tokens: few enough for near-ties that rounding decides"
+        return Check("decoding", "note", found)
+    return Check("decoding", "failed", f"{places} differ from one pass over the same tokens, but the logits agree")
+
+
+def _mean(shares: Iterable[float]) -> float:
+    """Mean, leaving out what could not be compared."""
+    known = [share for share in shares if not np.isnan(share)]
+    return float(np.mean(known)) if known else 1.0
 
 
 def _same(live: LayerRouting, once: LayerRouting) -> float:
-    """Share of a token's choices that are among those of the other run; NaN when the shapes differ."""
-    if live.experts.shape != once.experts.shape:
+    """Share of a token's choices that are among those of the other run; NaN when there is nothing to compare."""
+    if live.experts.shape != once.experts.shape or not live.experts.size:
         return float("nan")
     return float((live.experts[..., :, None] == once.experts[..., None, :]).any(axis=-1).mean())
 
@@ -302,15 +337,16 @@ def _gap(run: _Run, once: Tensor | None, dtype: torch.dtype) -> float | None:
     return float((cached - pass_).abs().max()) / scale if scale > 0 else None
 
 
-def _routers(routers: Mapping[str, str], sites: Sequence[ExpertsSite], model: PreTrainedModel) -> Check:
-    stacks = anchors(model, list(sites))
-    wanted = [site.name for site in sites if stacks.get(site.stack, model) is not None]
-    unbound = [name for name in wanted if name not in routers]
+def _bound(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSite]) -> tuple[Check, dict[str, str]]:
+    try:
+        routers = bind_routers(model, ids, sites)
+    except CaptureError as problem:
+        return Check("router", "note", str(problem)), {}
+    unbound = [site.name for site in _loud(model, sites) if site.name not in routers]
     if unbound:
-        return Check(
-            "router", "note", f"no module returned the ids of {', '.join(unbound[:5])}; they are made elsewhere"
-        )
-    return Check("router", "ok", "each layer's router returned the very ids its experts got")
+        few = ", ".join(unbound[:3]) + (" ..." if len(unbound) > 3 else "")
+        return Check("router", "note", f"no module returned the ids of {few}: they are made outside a router"), routers
+    return Check("router", "ok", "each layer's router returned the very ids its experts got"), routers
 
 
 def _tested(name: str, live: LayerRouting, once: LayerRouting | None, routers: Mapping[str, str]) -> TestedSite:
@@ -327,19 +363,6 @@ def _tested(name: str, live: LayerRouting, once: LayerRouting | None, routers: M
         same=float("nan") if once is None else _same(live, once),
         router=routers.get(name),
     )
-
-
-def _inputs(model: PreTrainedModel, prompt: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-    """One pass over `tokens`; in an encoder-decoder they are the decoder's."""
-    if getattr(model.config, "is_encoder_decoder", False):
-        return {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "decoder_input_ids": tokens}
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-
-
-def _first(output: Any) -> Tensor | None:
-    found = getattr(output, "logits", None)
-    found = getattr(output, "last_hidden_state", None) if found is None else found
-    return found if isinstance(found, Tensor) else None
 
 
 def _device(model: PreTrainedModel) -> torch.device:

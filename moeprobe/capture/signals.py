@@ -3,7 +3,7 @@
 | name | columns | what |
 |---|---|---|
 | logits | `L14.logits` or `L14.probabilities` (rows, E) | what the router returned for every expert |
-| margin | `L14.margin`, `L14.gate_sensitive` (rows,) | k-th minus (k+1)-th selection score; whether rounding may flip it |
+| margin | `L14.margin`, `L14.gate_sensitive` (rows,) | k-th minus (k+1)-th selection score; may rounding flip it |
 | shared-gate | `L14.shared_gate` (rows,) | weight of the shared expert, after its sigmoid |
 | router-input | `L14.router_input` (rows, width) | what the router reads |
 | norms | `L14.norms` (rows, k) | length of each chosen expert's output before its weight |
@@ -52,7 +52,7 @@ def make_taps(model: PreTrainedModel, sites: Sequence[ExpertsSite], what: Sequen
     taps: list[Tap] = []
     for item in dict.fromkeys(what):
         name, _, layers = item.partition(":")
-        if name in ALWAYS:
+        if item in ALWAYS:
             continue
         if name == "residual":
             taps.extend(ResidualTap(model, sites, layer) for layer in _numbers(item, layers, required=True))
@@ -68,7 +68,8 @@ def make_taps(model: PreTrainedModel, sites: Sequence[ExpertsSite], what: Sequen
             near = difflib.get_close_matches(name, [*ALWAYS, *_PER_LAYER, *_PER_RUN, "residual"], 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise CaptureError(f"{item!r} is nothing that can be recorded.{hint} Known: {', '.join(NAMES)}.")
-    return taps
+    # "logits" and "logits:14" name one tap twice.
+    return list({tap.names: tap for tap in taps}.values())
 
 
 def _numbers(item: str, layers: str, *, required: bool = False) -> list[int]:

@@ -119,8 +119,7 @@ def survey(model: PreTrainedModel) -> Survey:
         for name in dict.fromkeys(names)
         if names.count(name) > 1
     ]
-    bare = model if _is_empty(model) else skeleton_of(model)
-    run = dry_run(bare, find_experts(bare), width)
+    run = _run(model, width)
     found = tuple(
         _surveyed(model, site, run.seen.get(site.path), by_stack.get(site.stack, model) is None, width)
         for site in sites
@@ -133,6 +132,14 @@ def survey(model: PreTrainedModel) -> Survey:
         ]
     doubts = tuple(_doubts(model, found, run))
     return Survey(family, type(model).__name__, width, found, tuple(problems), doubts, tuple(_notes(found)))
+
+
+def _run(model: PreTrainedModel, width: int) -> DryRun:
+    try:
+        bare = model if _is_empty(model) else skeleton_of(model)
+        return dry_run(bare, find_experts(bare), width)
+    except Exception as problem:  # noqa: BLE001  # a class whose copy cannot be built is still surveyed by its modules
+        return DryRun({}, False, f"{type(problem).__name__}: {problem}".splitlines()[0][:160])
 
 
 def _doubts(model: PreTrainedModel, sites: Sequence[SurveyedSite], run: DryRun) -> Iterator[str]:

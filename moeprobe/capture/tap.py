@@ -1,16 +1,23 @@
 """What a tap is: one more signal that a recorder takes besides expert ids and weights."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.hooks import RemovableHandle
 
 from moeprobe.capture.rows import Forward
 from moeprobe.capture.tape import Tape
 
 if TYPE_CHECKING:
     from moeprobe.capture.recorder import Recorder
+
+
+class Removable(Protocol):
+    """Something installed on a model, for example a hook's handle."""
+
+    def remove(self) -> None:
+        """Take it off again."""
 
 
 class Tap:
@@ -24,7 +31,7 @@ class Tap:
     stack: str = ""
     names: tuple[str, ...] = ()
 
-    def attach(self, recorder: "Recorder") -> list[RemovableHandle]:
+    def attach(self, recorder: "Recorder") -> Sequence[Removable]:
         """Install hooks; called when recording begins, after the recorder's own."""
         del recorder
         return []

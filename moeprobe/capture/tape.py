@@ -56,9 +56,9 @@ class Tape:
         # Parts may lie on different devices by now.
         return to_numpy([part.cpu() for part in self._joined[name]])
 
-    def has(self, name: str) -> bool:
-        """Whether anything was recorded under `name`."""
-        return bool(self._waiting[name] or self._joined[name])
+    def rows(self, name: str) -> int:
+        """How many rows were recorded under `name`."""
+        return sum(len(part) for part in (*self._waiting[name], *self._joined[name]))
 
     def clear(self) -> None:
         """Forget everything."""

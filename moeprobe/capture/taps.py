@@ -1,6 +1,5 @@
 """Taps that read one tensor of one layer."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from moeprobe.capture.attach import read_routing
 from moeprobe.capture.discover import ExpertsSite
 from moeprobe.capture.router import are_probabilities, block_of, find_router, router_scores
+from moeprobe.capture.stacks import split
 from moeprobe.capture.tap import Tap
 from moeprobe.capture.tape import Tape
 from moeprobe.errors import CaptureError
@@ -156,8 +156,7 @@ class ResidualTap(Tap):
     def __init__(self, model: PreTrainedModel, sites: Sequence[ExpertsSite], layer: int) -> None:
         self.names = (f"residual.L{layer}",)
         main = next((site for site in sites if site.stack == ""), None)
-        found = None if main is None else re.match(rf"(.*)\.{main.layer}(?=\.)", main.path)
-        layers = None if found is None else model.get_submodule(found[1])
+        layers = None if main is None else model.get_submodule(".".join(split(main.path)[0]))
         if not isinstance(layers, nn.ModuleList) or layer >= len(layers):
             count = len(layers) if isinstance(layers, nn.ModuleList) else 0
             raise CaptureError(f"residual:{layer}: the model has {count} layers, counted from 0.")

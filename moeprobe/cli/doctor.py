@@ -45,7 +45,7 @@ def doctor(
     problems += [{"where": "the model", "why": why, "remedy": remedy} for why, remedy in skeleton.problems]
     test: SelfTest | None = None
     if skeleton.weights and not no_weights and not problems:
-        test = _tested(model, dtype, device_map, revision)
+        test = _tested(skeleton, dtype, device_map, revision)
         problems += [
             {"where": "self-test", "why": f"{one.name}: {one.found}", "remedy": ""}
             for one in test.checks
@@ -56,11 +56,14 @@ def doctor(
     raise click.exceptions.Exit(1 if body["verdict"] == NOT_RECORDED else 0)
 
 
-def _tested(name: str, dtype: str, device_map: str | None, revision: str | None) -> "SelfTest":
+def _tested(skeleton: "Skeleton", dtype: str, device_map: str | None, revision: str | None) -> "SelfTest":
     from moeprobe.capture.selftest import self_test
     from moeprobe.models import load_model
 
-    return self_test(load_model(name, dtype=dtype, device_map=device_map, revision=revision).model)
+    # A built-in model was built already; another device is a reason to place it anew.
+    if skeleton.loaded is not None and device_map is None:
+        return self_test(skeleton.loaded)
+    return self_test(load_model(skeleton.id, dtype=dtype, device_map=device_map, revision=revision).model)
 
 
 def _body(
@@ -81,7 +84,7 @@ def _body(
         "bytes_per_token_at_most": bytes_per_token(seen.sites, dtype=dtype, worst=True) if seen.sites else None,
         "problems": problems,
         "doubts": list(seen.doubts),
-        "notes": [*seen.notes, *_test_notes(test)],
+        "notes": [*skeleton.notes, *seen.notes, *_test_notes(test)],
         "sites": [dict(vars(site)) for site in seen.sites],
         "self_test": None if test is None else _plain(test),
     }
@@ -116,7 +119,7 @@ def _sentence(verdict: str, seen: "Survey", test: "SelfTest | None", weights: bo
 
 def _page(body: dict[str, Any], seen: "Survey", test: "SelfTest | None") -> str:
     count = len(seen.sites)
-    layers = f"{count} layer{'' if count == 1 else 's'} of routed experts"
+    layers = f"{count or 'no'} layer{'' if count == 1 else 's'} of routed experts"
     parts = [printable(f"{body['model']}: {body['family']}, {body['class']}, {layers}")]
     if seen.sites:
         parts.append(table(("layers", "experts", "k", "shared", "routing", "router", "weights"), _rows(seen.sites)))

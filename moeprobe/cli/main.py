@@ -13,6 +13,7 @@ from moeprobe.cli.info import info
 from moeprobe.cli.interchange import interchange
 from moeprobe.cli.probes import probes
 from moeprobe.cli.report import report
+from moeprobe.cli.rerun import rerun
 from moeprobe.cli.terminal import printable
 from moeprobe.cli.trace import trace
 from moeprobe.errors import MoeprobeError
@@ -41,7 +42,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, doctor, trace, info, probes, correlate, interchange, report):
+for command in (demo, doctor, trace, rerun, info, probes, correlate, interchange, report):
     cli.add_command(command)
 
 

@@ -1,5 +1,6 @@
 """`moeprobe trace`."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ from moeprobe.cli.options import force_option, model_options
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries
 from moeprobe.errors import CaptureError, PromptError
 from moeprobe.files import check_output
+
+# Arguments of apply_chat_template that moeprobe sets itself.
+_OWN = {"conversation", "messages", "chat_template", "add_generation_prompt", "tokenize", "return_dict", "return_tensors",
+        "padding", "truncation", "max_length", "continue_final_message", "tokenizer_kwargs"}  # fmt: skip
 
 
 @click.command(short_help="Record every routing decision of a generation run.")
@@ -36,6 +41,9 @@ from moeprobe.files import check_output
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a generation where TEXT is complete; repeatable.")
 @click.option("--keep-loops", is_flag=True, help="Do not trim a verbatim loop at the end of a generation.")
 @click.option("--raw", is_flag=True, help="Do not put plain prompts through the chat template.")
+@click.option(
+    "--template-option", multiple=True, metavar="NAME=JSON", help="For the chat template: enable_thinking=false."
+)
 @click.option("--layers", metavar="LIST", help="Record these layers only, for example 3,14-20.")
 @click.option(
     "--what", multiple=True, metavar="SIGNAL", help="Record more than experts and weights; repeatable (below)."
@@ -75,7 +83,7 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
     entries = read_prompts(_stdin() if prompts == "-" else Path(prompts), limit=limit)
-    layers = parse_layers(options["layers"])
+    layers, template = parse_layers(options["layers"]), parse_template(options["template_option"])
     check_output(out, force=force or options["resume"])
     from moeprobe.engines import Decoding, record
     from moeprobe.models import load_model
@@ -94,7 +102,7 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
             bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s")
 
         result = record(
-            loaded, entries, out, decoding=decoding, raw=raw, force=force, resume=options["resume"],
+            loaded, entries, out, decoding=decoding, raw=raw, template=template, force=force, resume=options["resume"],
             source="standard input" if prompts == "-" else Path(prompts).name,
             what=options["what"], layers=layers, assistant=assistant, progress=show,
             announce=lambda size: bar.write(printable(f"{out}: {size}."), file=sys.stderr),
@@ -121,6 +129,24 @@ def parse_layers(text: str | None) -> list[int] | None:
             raise CaptureError(f"--layers {text!r} is no list of layers; write for example 3,14-20.")
         layers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     return sorted(layers)
+
+
+def parse_template(items: tuple[str, ...]) -> dict[str, Any]:
+    """Read "NAME=JSON" items; what is no JSON is a text.
+
+    Raises:
+        PromptError: another form, or a name the tokenizer itself uses.
+    """
+    options: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier() or name in _OWN:
+            raise PromptError(f"--template-option {item!r} is no NAME=JSON; write for example enable_thinking=false.")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
 
 
 def _decoding(options: dict[str, Any]) -> dict[str, Any]:

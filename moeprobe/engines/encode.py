@@ -1,6 +1,7 @@
 """From prompts to token ids, through the chat template where there is one."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -9,11 +10,22 @@ from transformers import PreTrainedTokenizerBase
 from moeprobe.errors import PromptError
 from moeprobe.prompts import Prompt
 
+# Variables of a chat template, by name.
+Template = Mapping[str, Any]
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, raw: bool = False) -> list[int]:
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, raw: bool = False, template: Template | None = None
+) -> list[int]:
     """Token ids of one prompt.
 
     A plain `prompt` becomes a user message when the tokenizer has a chat template, unless `raw`.
+
+    Args:
+        tokenizer: the model's.
+        prompt: text or chat.
+        raw: a plain prompt is not put through the chat template.
+        template: variables of the chat template, for example {"enable_thinking": False}.
 
     Raises:
         PromptError: chat messages without a chat template, a template that refuses them, or no token at all.
@@ -21,27 +33,31 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, raw: bo
     if prompt.messages is None and (raw or tokenizer.chat_template is None):
         ids = tokenizer(prompt.prompt)["input_ids"]
     else:
-        ids = _templated(tokenizer, prompt)
+        ids = _templated(tokenizer, prompt, template or {})
     result = [int(token) for token in ids]
     if not result:
         raise PromptError(f"Prompt {prompt.id!r} gives no token with this tokenizer.")
     return result
 
 
-def tokenizer_section(tokenizer: PreTrainedTokenizerBase, *, raw: bool) -> dict[str, Any]:
+def tokenizer_section(
+    tokenizer: PreTrainedTokenizerBase, *, raw: bool, template: Template | None = None
+) -> dict[str, Any]:
     """The manifest's `tokenizer` section."""
-    template = tokenizer.chat_template
+    chat = tokenizer.chat_template
     vocabulary = "\n".join(f"{token}\t{index}" for token, index in sorted(tokenizer.get_vocab().items()))
     return {
         "class": type(tokenizer).__name__,
         "vocabulary": len(tokenizer),
         "digest": _digest(vocabulary),
-        "chat_template": not raw and template is not None,
-        "template_digest": None if template is None else _digest(str(template)),
+        "raw": raw,
+        "chat_template": not raw and chat is not None,
+        "template_digest": None if chat is None else _digest(str(chat)),
+        "template_options": dict(template or {}),
     }
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Any:
+def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, template: Template) -> Any:
     if tokenizer.chat_template is None:
         raise PromptError(
             f"Prompt {prompt.id!r} has chat messages, but the model's tokenizer has no chat template. "
@@ -51,7 +67,7 @@ def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Any:
     messages = plain if prompt.messages is None else list(prompt.messages)
     try:
         encoded: Any = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, **template
         )
     except (TemplateError, ValueError) as problem:
         raise PromptError(f"The chat template refused prompt {prompt.id!r}: {problem}.") from problem

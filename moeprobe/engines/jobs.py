@@ -7,14 +7,21 @@ from pathlib import Path
 
 from moeprobe.capture.survey import bytes_per_token, survey
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import encode_prompt
+from moeprobe.engines.encode import Template, encode_prompt
 from moeprobe.engines.session import Job
 from moeprobe.errors import ModelError, OutputError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
 
 
-def make_jobs(loaded: LoadedModel, prompts: Sequence[Prompt], decoding: Decoding, *, raw: bool) -> list[Job]:
+def make_jobs(
+    loaded: LoadedModel,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    *,
+    raw: bool = False,
+    template: Template | None = None,
+) -> list[Job]:
     """One job per prompt and sample, the samples of a prompt one after another.
 
     Raises:
@@ -24,7 +31,7 @@ def make_jobs(loaded: LoadedModel, prompts: Sequence[Prompt], decoding: Decoding
     limit = loaded.positions
     jobs: list[Job] = []
     for prompt in prompts:
-        ids = encode_prompt(loaded.tokenizer, prompt, raw=raw)
+        ids = encode_prompt(loaded.tokenizer, prompt, raw=raw, template=template)
         if limit is not None and len(ids) + decoding.max_new_tokens > limit:
             raise ModelError(
                 f"Prompt {prompt.id!r} has {len(ids)} tokens; with {decoding.max_new_tokens} new ones that is more "
@@ -46,10 +53,14 @@ def batches(jobs: Sequence[Job], decoding: Decoding) -> Iterator[list[Job]]:
         yield list(jobs[start : start + size])
 
 
+def widest(jobs: Sequence[Job]) -> int:
+    """Tokens of the longest prompt."""
+    return max(len(job.ids) for job in jobs)
+
+
 def most_rows(jobs: Sequence[Job], decoding: Decoding) -> int:
     """Most rows that one batch forwards, padding and losing beams included."""
-    widest = max(len(job.ids) for job in jobs) + decoding.max_new_tokens
-    return max(decoding.batch_size, decoding.beams) * widest
+    return max(decoding.batch_size, decoding.beams) * (widest(jobs) + decoding.max_new_tokens)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,15 @@ Messages = Sequence[Mapping[str, str]]
 Render = Callable[[Messages], str]
 Found = tuple[int, int, int]  # part, start, end in the rendering without marks
 
-# What templates look for inside a message, so that a mark beside it hides it: first tags of thinking and tools alone,
-# then everything that is written like a tag.
-_READ = re.compile(
-    r"<[^<>\n]{0,30}(?:think|thought|reason|tool|function|response)[^<>\n]{0,30}>|\[/?THINK\]", re.IGNORECASE
+# What templates look for inside a message, so that a mark beside it hides it: the end of thinking, then any tag of
+# thinking and tools, then everything that is written like a tag.
+_READ = (
+    re.compile(r"</[^<>\n]{0,30}think[^<>\n]{0,30}>|\[/THINK\]", re.IGNORECASE),
+    re.compile(
+        r"<[^<>\n]{0,30}(?:think|thought|reason|tool|function|response)[^<>\n]{0,30}>|\[/?THINK\]", re.IGNORECASE
+    ),
+    re.compile(r"<[^<>\n]{1,60}>|\[/?[A-Z_]{2,30}\]|◁[^◁▷\n]{1,20}▷"),
 )
-_TAG = re.compile(r"<[^<>\n]{1,60}>|\[/?[A-Z_]{2,30}\]|◁[^◁▷\n]{1,20}▷")
 # What a template's own Python-like code can raise on an unusual chat.
 REFUSED = (TemplateError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _DIGITS = 7
@@ -110,13 +113,18 @@ def place_marks(messages: Messages, text: str, render: Render, nonce: str) -> tu
     plain = {index: [_core(str(message["content"]))] for index, message in enumerate(messages)}
     plain = {index: parts for index, parts in plain.items() if parts[0][0] < parts[0][1]}
     marking, found = _verified(messages, plain, text, render, nonce)
+    for tags in _READ:  # most often the template reads the thinking of earlier answers
+        if found is not None:
+            return marking, found
+        answers = {index: parts for index in plain if (parts := _split_answer(messages[index], tags))}
+        marking, found = _verified(messages, {**plain, **answers}, text, render, nonce)
     if found is not None:
         return marking, found
-    # Some message is read by the template itself. Find out which, and keep the marks away from its tags.
+    # Some other message is read by the template. Find out which, and keep the marks away from its tags.
     chosen = {}
     for index, parts in plain.items():
         content = str(messages[index]["content"])
-        for candidate in (parts, _between(_READ, content), _between(_TAG, content)):
+        for candidate in (parts, *(_between(tags, content) for tags in _READ)):
             if candidate and _verified(messages, {index: candidate}, text, render, nonce)[1] is not None:
                 chosen[index] = candidate
                 break
@@ -126,6 +134,10 @@ def place_marks(messages: Messages, text: str, render: Render, nonce: str) -> tu
     if found is None:
         raise Unplaced("the chat template treats one message by the text of another")
     return marking, found
+
+
+def _split_answer(message: Mapping[str, str], tags: re.Pattern[str]) -> list[tuple[int, int]]:
+    return _between(tags, str(message["content"])) if message["role"] == "assistant" else []
 
 
 def _verified(

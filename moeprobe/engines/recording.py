@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import moeprobe
 from moeprobe.capture import ExpertsSite, find_experts
 from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import tokenizer_section
-from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_rows, size_of
+from moeprobe.engines.encode import Template, tokenizer_section
+from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_rows, size_of, widest
 from moeprobe.engines.sequence import SequenceReader
 from moeprobe.engines.session import Session
 from moeprobe.engines.signals import signal_infos
@@ -32,6 +33,7 @@ def record(
     *,
     decoding: Decoding | None = None,
     raw: bool = False,
+    template: Template | None = None,
     source: str = "Python",
     force: bool = False,
     resume: bool = False,
@@ -49,6 +51,7 @@ def record(
         out: directory of the trace.
         decoding: decoding parameters; greedy with 64 new tokens by default.
         raw: do not put plain prompts through the chat template.
+        template: variables of the chat template, for example {"enable_thinking": False}.
         source: where the prompts came from, for the manifest.
         force: replace a trace that stands at `out`.
         what: signals beside experts and weights, for example ("margin", "residual:14"); moeprobe.capture.signals.NAMES.
@@ -72,13 +75,17 @@ def record(
     if not prompts:
         raise PromptError("There are no prompts to run.")
     sites = choose_layers(find_experts(loaded.model), layers)
-    base = _manifest(loaded, prompts, decoding, what, raw=raw, source=source)
+    base = _manifest(
+        loaded, prompts, decoding, what, tokenizer_section(loaded.tokenizer, raw=raw, template=template), source
+    )
     finished = _finished(Path(out), base) if resume else None
     if finished is not None:
         return finished
-    jobs = make_jobs(loaded, prompts, decoding, raw=raw)
-    reader = SequenceReader(loaded, decoding, raw=raw)
-    session = Session(loaded, sites, decoding, what, rows=most_rows(jobs, decoding), assistant=assistant)
+    jobs = make_jobs(loaded, prompts, decoding, raw=raw, template=template)
+    reader = SequenceReader(loaded, decoding, raw=raw, template=template)
+    session = Session(
+        loaded, sites, decoding, what, rows=most_rows(jobs, decoding), width=widest(jobs), assistant=assistant
+    )
     size = size_of(loaded, [site.name for site in sites], jobs, decoding, what)
     check_disk(Path(out), size)
     if announce is not None:
@@ -153,7 +160,12 @@ def _finished(out: Path, base: Manifest) -> Trace | None:
 
 
 def _manifest(
-    loaded: LoadedModel, prompts: list[Prompt], decoding: Decoding, what: Sequence[str], *, raw: bool, source: str
+    loaded: LoadedModel,
+    prompts: list[Prompt],
+    decoding: Decoding,
+    what: Sequence[str],
+    tokenizer: dict[str, Any],
+    source: str,
 ) -> Manifest:
     """The manifest without layers and shards, which are known once the first batch is recorded."""
     return Manifest(
@@ -161,7 +173,7 @@ def _manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         moeprobe=moeprobe.__version__,
         model=loaded.provenance,
-        tokenizer=tokenizer_section(loaded.tokenizer, raw=raw),
+        tokenizer=tokenizer,
         decoding={**decoding.to_json(), "end_tokens": sorted(loaded.end_tokens)},
         engine=engine_section(loaded.model),
         versions=versions_section(),

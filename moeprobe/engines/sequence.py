@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.engines.decoding import Decoding
+from moeprobe.engines.encode import Template
 from moeprobe.engines.marking import Messages
 from moeprobe.engines.pieces import Pieces, decode_pieces
 from moeprobe.engines.segments import PromptSegments, chat_renderer, segment_prompt
@@ -53,17 +54,21 @@ class SequenceReader:
         loaded: model and tokenizer.
         decoding: stop texts and whether loops are trimmed.
         raw: prompts were not put through the chat template.
+        template: variables of the chat template.
     """
 
-    def __init__(self, loaded: LoadedModel, decoding: Decoding, *, raw: bool) -> None:
+    def __init__(
+        self, loaded: LoadedModel, decoding: Decoding, *, raw: bool = False, template: Template | None = None
+    ) -> None:
         tokenizer = loaded.tokenizer
-        self.loaded, self.decoding = loaded, decoding
+        self.loaded, self.decoding, self.template = loaded, decoding, dict(template or {})
         self.chat = tokenizer.chat_template is not None and not raw
         self.thinking = thinking_marks(tokenizer)
         ends = [str(tokenizer.decode([end])) for end in sorted(loaded.end_tokens)]
-        delimiter = turn_delimiter(chat_renderer(tokenizer)) if self.chat else None
+        delimiter = turn_delimiter(chat_renderer(tokenizer, **self.template)) if self.chat else None
         self.marks = end_marks(ends, tokenizer.all_special_tokens, delimiter)
-        self.mark_ids = sorted({*loaded.end_tokens, *(int(one) for one in tokenizer.all_special_ids)})
+        added = (*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values())
+        self.mark_ids = sorted({*loaded.end_tokens, *(int(one) for one in added)})
         self._prompts: dict[str, tuple[Pieces, PromptSegments]] = {}
 
     def read(self, job: Job, new: NDArray[np.int64], stopped: int) -> GeneratedSequence:
@@ -106,7 +111,7 @@ class SequenceReader:
         key = job.prompt.id
         if key not in self._prompts:
             pieces = decode_pieces(self.loaded.tokenizer, job.ids)
-            found = segment_prompt(self.loaded.tokenizer, self._messages(job), job.ids, pieces)
+            found = segment_prompt(self.loaded.tokenizer, self._messages(job), job.ids, pieces, **self.template)
             # Samples of one prompt come one after another: the last one is enough.
             self._prompts = {key: (pieces, found)}
         return self._prompts[key]

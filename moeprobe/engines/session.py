@@ -61,6 +61,8 @@ class Session:
         decoding: decoding parameters.
         what: signals beside experts and weights (see moeprobe.capture.signals).
         rows: most rows one batch may forward; only needed for `decoding.compile`.
+        width: pad prompts to this many tokens at least; only needed for `decoding.compile`, which compiles anew for
+            each width, and gives up after eight.
         assistant: the model that drafts tokens, for `decoding.assistant`.
 
     Raises:
@@ -75,9 +77,11 @@ class Session:
         what: Sequence[str] = (),
         *,
         rows: int = 0,
+        width: int = 0,
         assistant: LoadedModel | None = None,
     ) -> None:
         self.loaded, self.decoding, self.assistant = loaded, decoding, assistant
+        self.width = width if decoding.compile else 0
         if bool(decoding.assistant) != (assistant is not None):
             raise CaptureError("Decoding.assistant names the model that is handed over as assistant, and no other.")
         if assistant is not None and assistant.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
@@ -110,7 +114,7 @@ class Session:
         """
         model, decoding = self.loaded.model, self.decoding
         inputs = [job for job in jobs if job.sample == 0] if decoding.beams > 1 else jobs
-        ids, mask = pad_left([job.ids for job in inputs], self.loaded.pad_token)
+        ids, mask = pad_left([job.ids for job in inputs], self.loaded.pad_token, self.width)
         stopping = StopTexts(self.loaded.tokenizer, decoding.stop, self._prompt_columns(ids)) if decoding.stop else None
         # Before the model's own settings are set aside: they name the end tokens.
         config = decoding.config(self.loaded)
@@ -125,7 +129,8 @@ class Session:
                 assistant_model=None if self.assistant is None else self.assistant.model,
                 stopping_criteria=None if stopping is None else StoppingCriteriaList([stopping]),
             )
-        if decoding.compile and not hasattr(model, "_compiled_call"):
+        # A single new token comes out of the prompt's forward, which is not compiled.
+        if decoding.compile and decoding.max_new_tokens > 1 and not hasattr(model, "_compiled_call"):
             raise CaptureError(f"transformers would not compile {type(model).__name__} here. Leave --compile out.")
         return self._collect(jobs, ids.shape[1], output, stopping)
 
@@ -159,9 +164,9 @@ class Session:
         return self._decoder_columns(ids.shape[1])
 
 
-def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both (sequences, longest), padded on the left."""
-    width = max(len(row) for row in rows)
+def pad_left(rows: Sequence[Sequence[int]], pad: int, least: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (sequences, longest or `least`), padded on the left."""
+    width = max(least, *(len(row) for row in rows))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):

@@ -7,12 +7,30 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from moeprobe.errors import ModelError
 from moeprobe.models.provenance import model_section
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# In the order of preference: of a multimodal checkpoint the text model alone is enough where the library has one.
+_CLASSES: tuple[tuple[Any, Any], ...] = (
+    (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+    (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM),
+    (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -20,7 +38,7 @@ class LoadedModel:
     """A model in eval mode with its tokenizer.
 
     Attributes:
-        model: a causal language model.
+        model: a language model that generates: causal, encoder-decoder, or multimodal (used on text alone).
         tokenizer: its tokenizer, padding on the left.
         id: what the user asked for.
         provenance: the manifest's `model` section: family, class, dtype, digests.
@@ -130,7 +148,8 @@ def _pretrained(
     with _quiet_retries():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-            result: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+            config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+            result: Any = text_class(config).from_pretrained(source, **options)
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as problem:
             first = str(problem).strip().split("\n")[0][:300]
             raise ModelError(
@@ -145,6 +164,22 @@ def _pretrained(
             f"{absent[0]}. Fetch it again."
         )
     return model, tokenizer
+
+
+def text_class(config: PreTrainedConfig) -> Any:
+    """The auto class of transformers that loads a text generator for `config`: causal where there is one, else
+    encoder-decoder, else multimodal.
+
+    Raises:
+        ModelError: there is none, for example for an encoder.
+    """
+    for mapping, auto in _CLASSES:
+        if type(config) in mapping:
+            return auto
+    raise ModelError(
+        f"transformers has no class that generates text from {config.model_type} "
+        f"({type(config).__name__}). moeprobe needs a causal, encoder-decoder or multimodal language model."
+    )
 
 
 def model_folder(name: str) -> Path | None:

@@ -45,13 +45,17 @@ class Skeleton:
         model: in eval mode; every tensor is on the meta device.
         id: what the user asked for.
         weights: whether the weights are on this machine, so that the model could be run.
+        loaded: the model with its weights, where building it took them (built-in models).
         problems: what stands against loading or running it here, as (what is wrong, what to do).
+        notes: what one should know besides, one sentence each.
     """
 
     model: PreTrainedModel
     id: str
     weights: bool
+    loaded: PreTrainedModel | None = None
     problems: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build_skeleton(name: str, *, dtype: str = "auto", revision: str | None = None) -> Skeleton:
@@ -75,13 +79,14 @@ def build_skeleton(name: str, *, dtype: str = "auto", revision: str | None = Non
     problems: list[tuple[str, str]] = []
     auto = auto_class(config)
     if auto is None:
+        what = f"transformers has no class for {config.model_type} that generates text and that moeprobe loads"
+        if type(config) not in AutoModel._model_mapping:
+            raise ModelError(f"{what} ({name!r}). Of a model with several parts, take the folder of its text part.")
         auto = AutoModel
-        problems.append(
-            (f"transformers has no class for {config.model_type} that generates text", "choose a model that generates")
-        )
+        problems.append((what, "choose a model that generates"))
     model = _build(name, config, auto, dtype)
-    problems += _quantise(model)
-    return Skeleton(model, name, _weights_at_hand(name, folder, revision), tuple(problems))
+    trouble, notes = _quantise(model)
+    return Skeleton(model, name, _weights_at_hand(name, folder, revision), None, (*problems, *trouble), notes)
 
 
 def skeleton_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -101,12 +106,13 @@ def auto_class(config: PreTrainedConfig) -> Any | None:
 
 
 def _built_in(name: str, dtype: str, revision: str | None) -> Skeleton:
-    """The built-in models are small: they are built with their weights, which are then dropped."""
+    """The built-in models are small, and are built with their weights."""
     from moeprobe.models.load import _built_in as build
 
     if revision is not None:
         raise ModelError(f"{name} is built in and has no revisions. Leave --revision out.")
-    return Skeleton(skeleton_of(build(name, dtype)[0]), name, True)
+    model = build(name, dtype)[0]
+    return Skeleton(skeleton_of(model), name, True, model)
 
 
 def _read_config(name: str, folder: Path | None, revision: str | None) -> PreTrainedConfig:
@@ -197,32 +203,45 @@ def _emptied(model: PreTrainedModel) -> PreTrainedModel:
     return made
 
 
-def _quantise(model: PreTrainedModel) -> list[tuple[str, str]]:
-    """Put the modules in place that a quantised checkpoint is loaded into; what would fail on this machine."""
+def _quantise(model: PreTrainedModel) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Put the modules in place that a quantised checkpoint is loaded into.
+
+    Returns:
+        What would fail on this machine, as Skeleton.problems, and notes.
+    """
     settings = getattr(model.config, "quantization_config", None)
     if settings is None:
-        return []
+        return (), ()
     from transformers.quantizers.auto import get_hf_quantizer
+    from transformers.utils.quantization_config import QuantizationMethod
 
-    config: Any = copy.deepcopy(model.config)
+    method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", "")
+    method = re.sub(r"[^\w.-]", "?", str(getattr(method, "value", method)))[:40]
     with _quietly():
         try:
-            quantizer, _, _ = get_hf_quantizer(config, None, None, True, {})
-            if quantizer is None or getattr(quantizer.quantization_config, "dequantize", False):
-                return []
-            if str(getattr(quantizer.quantization_config.quant_method, "value", "")) == "mxfp4":
+            quantizer, _, _ = get_hf_quantizer(copy.deepcopy(model.config), None, None, True, {})
+            if quantizer is None:
+                return (), (
+                    f"transformers ignores the checkpoint's quantisation, whose method it does not know: {method}.",
+                )
+            if getattr(quantizer.quantization_config, "dequantize", False):
+                return (), (f"The checkpoint is quantised ({method}); on this machine it is dequantised when loaded.",)
+            if quantizer.quantization_config.quant_method == QuantizationMethod.MXFP4:
                 # Its own replacement fetches kernels from the hub; the modules are the same.
                 _put_mxfp4(model)
             else:
                 quantizer.preprocess_model(model=model, dtype=model.dtype, device_map=None, checkpoint_files=[])
         except Exception as problem:  # noqa: BLE001  # each of 20 methods fails in its own way
-            method = settings.get("quant_method") if isinstance(settings, dict) else settings.quant_method
-            method = re.sub(r"[^\w.-]", "?", str(getattr(method, "value", method)))[:40]
-            return [(
-                f"the checkpoint is quantised ({method}) and cannot be loaded on this machine: {_first_line(problem)}",
-                "mend that, or take an unquantised checkpoint",
-            )]  # fmt: skip
-    return []
+            what = (
+                f"the checkpoint is quantised ({method}) and cannot be loaded on this machine: {_first_line(problem)}"
+            )
+            return ((what, "mend that, or take an unquantised checkpoint"),), ()
+    return (), (f"The checkpoint is quantised ({method}); its experts are of class {_experts_class(model)}.",)
+
+
+def _experts_class(model: PreTrainedModel) -> str:
+    names = sorted({type(module).__name__ for module in model.modules() if type(module).__name__.endswith("Experts")})
+    return ", ".join(names) or "not known"
 
 
 def _put_mxfp4(model: PreTrainedModel) -> None:
@@ -283,6 +302,9 @@ class _quietly(_quiet_retries):  # noqa: N801  # used like a function
 
 
 def _first_line(problem: BaseException) -> str:
-    lines = [line.strip() for line in str(problem).strip().splitlines() if line.strip()]
-    text = (lines[0] if lines else type(problem).__name__)[:300]
+    """The gist of another library's message, as a sentence of at most 300 characters."""
+    if isinstance(problem, KeyError):
+        return f"it names {str(problem)[:100]}, which transformers does not know."
+    lines = [line.strip() for line in str(problem).strip().splitlines() if line.strip()] or [type(problem).__name__]
+    text = (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -12,7 +12,7 @@ from moeprobe.errors import TraceError
 from moeprobe.trace import disk, generation, index
 from moeprobe.trace.index import ShardInfo, read_index, shard_name
 from moeprobe.trace.manifest import MAX_MANIFEST_BYTES, LayerInfo, Manifest, parse_manifest
-from moeprobe.trace.shard import Shard, ShardData
+from moeprobe.trace.shard import Shard, ShardData, widened
 
 # Gate weights are summed in steps of 2**-32, as in moeprobe.stats: whole numbers add up the same in any order.
 GATE_STEPS = 2**32
@@ -23,10 +23,11 @@ def gate_sums(data: ShardData, layers: Sequence[LayerInfo]) -> tuple[tuple[int, 
     sums = []
     for info in layers:
         routing = data.routing[info.name]
+        weights = widened(np.ascontiguousarray(routing.weights))
         if routing.mask is None:
-            total, tokens = routing.weights.sum(dtype=np.float64), data.rows
+            total, tokens = weights.sum(dtype=np.float64), data.rows
         else:
-            total = np.where(routing.mask, routing.weights, 0).sum(dtype=np.float64)
+            total = np.where(routing.mask, weights, 0).sum(dtype=np.float64)
             tokens = int(np.any(routing.mask, axis=1).sum())
         sums.append((round(float(total) * GATE_STEPS), tokens))
     return tuple(sums)

@@ -1,5 +1,6 @@
 """`run.json`: what was run and what was recorded. Format `moeprobe.trace/2`."""
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _STACK = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SIGNAL = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _RESERVED = re.compile(r"(.*\.)?L\d+\.(experts|weights|mask)")
 _COLUMNS = ("token_id", "generation", "position", "phase", "segment", "char_start", "char_end")
+_CHECK = ',\n "check": "'
 _DIGEST = re.compile(r"([0-9a-f]{64})?")
 
 
@@ -137,17 +139,28 @@ class Manifest:
         body = {"format": FORMAT, **vars(self)}
         body["layers"] = [layer.to_json() for layer in self.layers]
         body["signals"] = [signal.to_json() for signal in self.signals]
-        return json.dumps(body, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        return signed(json.dumps(body, indent=1, ensure_ascii=True, allow_nan=False).removesuffix("\n}"))
+
+
+def signed(body: str) -> str:
+    """JSON text without its last brace -> whole, with a SHA-256 of all that stands before it as the last field."""
+    return f'{body}{_CHECK}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
     """Read and validate `run.json`.
 
     Raises:
-        TraceError: another format version, a missing or impossible field; the message names it.
+        TraceError: another format version, altered, a missing or impossible field; the message names it.
     """
     fields = Fields(parse_json(text, where, TraceError), where, TraceError)
+    # Before the check: another version may have another one.
     _check_format(fields.text("format"), where)
+    if text != signed(text.rpartition(_CHECK)[0]):
+        raise TraceError(
+            f"{where} was altered since it was written (it does not match the SHA-256 in its last line). "
+            "Copy the trace again, or record it again."
+        )
     layers = tuple(_layer(item, f"{where}, layers[{index}]") for index, item in enumerate(fields.items("layers")))
     if not 0 < len({info.name for info in layers}) == len(layers) <= MAX_LAYERS:
         raise TraceError(f'{where}: "layers" must name 1 to {MAX_LAYERS} layers, and each layer once.')

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moeprobe.errors import OutputError, TraceError
+from moeprobe.errors import MoeprobeError, OutputError, TraceError
 from moeprobe.trace.manifest import Manifest
 
 # Where things lie and what they are called does not change what is computed. Weights and settings have digests.
@@ -29,6 +29,11 @@ def check_same_run(before: Manifest, now: Manifest, where: str) -> None:
     for name in ("captured", "segments"):
         if getattr(before, name) != getattr(now, name):
             raise OutputError(f"The interrupted run in {where} had other {name}. {_REMEDY}")
+    # Both may be known only when the first batch was recorded; `TraceWriter.add` compares them then.
+    if now.layers:
+        _refuse_others(before, now, "layers", where, OutputError)
+    if now.layers or now.signals:
+        _refuse_others(before, now, "signals", where, OutputError)
 
 
 def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:
@@ -38,12 +43,14 @@ def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:
         TraceError: naming the first that differs.
     """
     for what in ("layers", "signals"):
-        old, new = ([_plain(one) for one in getattr(manifest, what)] for manifest in (before, now))
-        if old != new:
-            first = next((pair for pair in zip(old, new, strict=False) if pair[0] != pair[1]), (len(old), len(new)))
-            raise TraceError(
-                f"{where} holds other {what} than this batch: {first[0]} before, {first[1]} now. {_REMEDY}"
-            )
+        _refuse_others(before, now, what, where, TraceError)
+
+
+def _refuse_others(before: Manifest, now: Manifest, what: str, where: str, error: type[MoeprobeError]) -> None:
+    old, new = ([_plain(one) for one in getattr(manifest, what)] for manifest in (before, now))
+    if old != new:
+        first = next((pair for pair in zip(old, new, strict=False) if pair[0] != pair[1]), (len(old), len(new)))
+        raise error(f"{where} holds other {what}: {_short(first[0])} before, {_short(first[1])} now. {_REMEDY}")
 
 
 def _plain(item: Any) -> dict[str, Any]:

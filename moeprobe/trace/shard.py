@@ -89,7 +89,7 @@ def tensors_of(data: ShardData, manifest: Manifest) -> dict[str, Planned]:
     for signal in manifest.signals:
         shape = (rows,) if signal.width is None else (rows, signal.width)
         values = _shaped(data.signals, signal.name, shape)
-        if signal.kind == "float" and not signal.nan and not np.isfinite(values).all():
+        if signal.kind == "float" and not signal.nan and not _finite(values):
             raise TraceError(f"Signal {signal.name} holds NaN or infinity, which its description rules out.")
         tensors[signal.name] = _planned(values, np.dtype(np.bool_)) if signal.kind == "flag" else _floats(values)
     return tensors
@@ -161,10 +161,20 @@ class Shard:
     def weights(self, layer: int | str) -> Array:
         """Gate weights as the model computed them, (rows, k), float32."""
         info = self._info(layer)
-        weights = _widened(self._file.read(f"{info.name}.weights"))
-        if not np.isfinite(weights).all():
-            raise TraceError(f"{self.path}: {info.name}.weights holds NaN or infinity; such a run says nothing.")
-        return weights
+        return widened(self.stored(f"{info.name}.weights"))
+
+    def stored(self, name: str) -> Array:
+        """A column as it lies on disk, for example "L14.weights": float16 weights stay float16.
+
+        Raises:
+            TraceError: there is no such column, or it was altered.
+        """
+        if name not in self._file.names:
+            raise TraceError(f"{self.path} holds no column {name[:100]!r}.")
+        values = self._file.read(name)
+        if name.endswith(".weights") and not _finite(values):
+            raise TraceError(f"{self.path}: {name} holds NaN or infinity; such a run says nothing.")
+        return values
 
     def mask(self, layer: int | str) -> Array | None:
         """Which choices exist, (rows, k) bool, or None when all do."""
@@ -183,7 +193,7 @@ class Shard:
         values = self._file.read(name)
         if values.dtype == np.bool_:
             return values
-        values = _widened(values)
+        values = widened(values)
         if not self._signals[name].nan and not np.isfinite(values).all():
             raise TraceError(f"{self.path}: {name} holds NaN or infinity, which run.json rules out.")
         return values
@@ -226,7 +236,7 @@ def _layer_tensors(info: LayerInfo, routing: Routing, rows: int) -> dict[str, Pl
     if _largest(ids) >= info.experts:
         found = f"{int(ids.min())} to {int(ids.max())}"
         raise TraceError(f"{info.name}: expert ids from {found}, but there are {info.experts} experts.")
-    if not np.isfinite(weights).all():
+    if not _finite(weights):
         raise TraceError(f"{info.name}: the gate weights hold NaN or infinity; such a run says nothing.")
     tensors = {
         f"{info.name}.experts": _planned(ids, np.dtype(_id_dtype(info))),
@@ -240,8 +250,15 @@ def _layer_tensors(info: LayerInfo, routing: Routing, rows: int) -> dict[str, Pl
 
 def _largest(ids: Array) -> int:
     """The largest number; negative ones count as larger than all."""
-    whole = np.ascontiguousarray(ids, dtype=np.int64)
-    return int(whole.view(np.uint64).max())
+    if ids.dtype.kind == "u":
+        return int(ids.max())
+    return int(np.ascontiguousarray(ids, dtype=np.int64).view(np.uint64).max())
+
+
+def _finite(values: Array) -> bool:
+    if values.dtype == np.float16:  # by its exponent; numpy's own test converts each number
+        return int((np.ascontiguousarray(values).view(np.uint16) & np.uint16(0x7C00)).max()) < 0x7C00
+    return bool(np.isfinite(values).all())
 
 
 def _planned(values: Array, dtype: np.dtype[Any]) -> Planned:
@@ -262,6 +279,8 @@ def _id_dtype(info: LayerInfo) -> type[np.unsignedinteger[Any]]:
 
 def _floats(values: Array) -> Planned:
     """float16 where every number survives the round trip (bfloat16 gates mostly do), else float32."""
+    if values.dtype == np.float16:
+        return _planned(values, values.dtype)
     full = np.ascontiguousarray(values, dtype=np.float32)
     # float16 has 13 bits of mantissa less; a number that uses one of them does not survive.
     if int(np.bitwise_or.reduce(full.view(np.uint32), axis=None)) & 0x1FFF:
@@ -285,7 +304,7 @@ def _shifted(full: Array) -> Array:
     return half.astype(np.uint16).view(np.float16)
 
 
-def _widened(values: Array) -> Array:
+def widened(values: Array) -> Array:
     """float32; by a table, twice as fast as astype."""
     if values.dtype != np.float16:
         return values

@@ -90,7 +90,8 @@ def _problems(trace: Trace) -> Iterator[MoeprobeError]:
     wrong = _wrong_mean(trace.manifest.layers, gate)
     if wrong is not None:
         yield TraceError(f"{trace.path / 'run.json'}: {wrong}. Copy the trace again, or record it again.")
-    yield from _strangers(trace)
+    if trace.manifest.complete:  # an interrupted run has the shards of the batch that was in flight
+        yield from _strangers(trace)
 
 
 def _wrong_mean(layers: tuple[LayerInfo, ...], gate: list[tuple[int, int]]) -> str | None:

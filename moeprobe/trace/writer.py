@@ -200,6 +200,7 @@ class TraceWriter:
         Journal.check_free(self.partial)
         old = self.partial.with_name(f".{self.partial.name}.{secrets.token_hex(4)}.old")
         disk.rename(self.partial, old)
+        disk.sync_folder(old.parent)
         disk.remove_tree(old)
 
     @contextlib.contextmanager

@@ -132,6 +132,13 @@ def test_sampled_answers_of_different_lengths(qwen: PreTrainedModel) -> None:
     assert_teacher_forced(qwen, outputs, recorder.recording(outputs))
 
 
+def test_more_forwards_than_one_flush(qwen: PreTrainedModel) -> None:
+    with ContinuousRecorder(qwen) as recorder:
+        outputs = qwen.generate_batch(prompts([5, 9]), settings(max_new_tokens=80), config(num_blocks=60))
+        assert recorder._recorder.stacks[""].unflushed < len(recorder._log) > 64
+    assert_teacher_forced(qwen, outputs, recorder.recording(outputs))
+
+
 def test_evicted_requests_are_recorded_again(qwen: PreTrainedModel, forwards: list[list[tuple[str, int]]]) -> None:
     # Two requests of 4 + 20 tokens need 12 blocks; 8 make them take turns.
     with ContinuousRecorder(qwen) as recorder:

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = [
@@ -58,7 +58,8 @@ QWEN3 = (  # drops earlier thinking, rewrites later thinking, reads the user's t
     "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' and not "
     "(m.content.startswith('<tool_response>') and m.content.endswith('</tool_response>')) %}"
     "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
-    "{% for m in messages %}{% if m.role in ['system', 'user'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% for m in messages %}{% if m.role in ['system', 'user'] %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}<|im_end|>\n"
     "{% elif m.role == 'tool' %}<|im_start|>user\n<tool_response>\n"
     "{{ m.content }}\n</tool_response><|im_end|>\n"
     "{% else %}{% set c = m.content %}{% set r = '' %}{% if '</think>' in c %}"
@@ -70,15 +71,18 @@ QWEN3 = (  # drops earlier thinking, rewrites later thinking, reads the user's t
     "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 FAMILIES = {
-    "chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL, "harmony": HARMONY, "r1": R1, "qwen3": QWEN3,
+    "chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL, "harmony": HARMONY, "r1": R1,
+    "qwen3": QWEN3,
 }  # fmt: skip
 
 
 @cache
-def tokenizer(template: str, think: bool = False) -> PreTrainedTokenizerFast:
-    """One token per byte, plus the special tokens."""
+def tokenizer(template: str, think: bool = False, lower: bool = False) -> PreTrainedTokenizerFast:
+    """One token per byte, plus the special tokens; with `lower`, one that folds capitals away."""
     alphabet = {letter: place for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    if lower:
+        backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(text, normalized=False) for text in SPECIAL])

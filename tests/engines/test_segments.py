@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 
+from moeprobe.engines.marking import Messages
 from moeprobe.engines.pieces import decode_pieces
 from moeprobe.engines.segments import PromptSegments, chat_renderer, prompt_segments, segment_prompt
 from moeprobe.errors import CaptureError
@@ -153,6 +154,22 @@ def test_tokens_of_a_real_tokenizer_decode_to_the_contents(messages: list[dict[s
     assert chip.decode(mine, clean_up_tokenization_spaces=False) == spoken
 
 
+def test_a_tokenizer_that_changes_the_text() -> None:
+    """Its own offsets are used where they belong to the same ids; otherwise nothing is claimed."""
+    chip = tokenizer(CHATML, lower=True)
+    messages = [{"role": "user", "content": "Hello ÀB"}]
+    ids = chip.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    pieces = decode_pieces(chip, ids)
+    assert "hello àb" in pieces.text
+    result = segment_prompt(chip, messages, ids, pieces)
+    mine = [token for token, code in zip(ids, result.codes, strict=True) if SEGMENTS[code] == "user"]
+    assert (chip.decode(mine), result.reason) == ("hello àb", None)
+    cut = segment_prompt(chip, messages, ids[1:], decode_pieces(chip, ids[1:]))
+    assert "the decoded prompt differs from the rendered one (from character 0" in str(cut.reason)
+    assert not cut.codes.any()
+    assert cut.tail.endswith("<|im_start|>assistant\n")
+
+
 def test_system_in_front_of_the_users_turn() -> None:
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
     for template in (GEMMA, MISTRAL):
@@ -168,6 +185,20 @@ def test_a_template_s_own_preamble_is_scaffolding_and_a_default_is_system() -> N
         assert [text[s.start : s.end] for s in result.spans if s.segment == "user"] == ["You are a helpful assistant."]
 
 
+@pytest.mark.parametrize(
+    "greeting", ["<turn>A long welcome of the template.</turn>", "<turn>sys: A welcome.<end>", "<turn>sys: <s></turn>"]
+)
+def test_text_that_a_system_message_would_not_replace_is_scaffolding(greeting: str) -> None:
+    """Another header, another end, or a special token in it: not a system prompt in its place."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}<turn>sys: {{ m.content }}</turn>{% else %}"
+        "{% if loop.first %}" + greeting + "{% endif %}<turn>{{ m.content }}</turn>{% endif %}{% endfor %}"
+    )
+    text, result = segments_of(template, [{"role": "user", "content": "hi"}])
+    assert text.startswith(greeting)
+    assert [(s.segment, text[s.start : s.end]) for s in result.spans] == [("user", "hi")]
+
+
 def test_dropped_thinking_has_no_span() -> None:
     answer = "<think>\nsecret plan\n</think>\n\nforty-two"
     messages = [
@@ -179,6 +210,48 @@ def test_dropped_thinking_has_no_span() -> None:
         text, result = segments_of(template, messages)
         assert "secret" not in text
         assert [text[s.start : s.end] for s in result.spans] == ["q", "forty-two", "p"]
+
+
+def test_rewritten_thinking_that_equals_the_message_is_the_message_s() -> None:
+    """Qwen3 takes the thinking of the latest answer apart and writes it anew: the same text, or not quite."""
+    question, result_of_tool = {"role": "user", "content": "q"}, {"role": "tool", "content": "r"}
+    for answer, parts in (
+        ("<think>\nhm\n</think>\n\n42", ["<think>\nhm\n</think>\n\n42"]),
+        ("<think>hm</think>42", ["hm", "42"]),  # the template's own line breaks stand between
+    ):
+        messages = [question, {"role": "assistant", "content": answer}, result_of_tool]
+        text, result = segments_of(QWEN3, messages)
+        assert "<think>\nhm\n</think>\n\n42<|im_end|>" in text
+        assert [text[s.start : s.end] for s in result.spans if s.segment == "assistant"] == parts
+
+
+def test_spans_never_overlap() -> None:
+    """A template that keeps one line break of two, whichever message lost its own."""
+
+    def render(chat: Messages) -> str:
+        text = "".join(message["content"] for message in chat)
+        return text.replace("\n\n", "\n") if "\n\n" in text else text.replace("\n", "")
+
+    messages = [{"role": "system", "content": "a\n"}, {"role": "user", "content": "\nb"}]
+    result = prompt_segments(messages, "a\nb", *by_character("a\nb"), render)
+    assert [(span.start, span.end) for span in result.spans] == [(0, 2), (2, 3)]
+
+
+def test_long_chats_need_few_renderings() -> None:
+    """An answer with thinking in every turn: a handful of renderings, not one per message."""
+    chip = chat_renderer(tokenizer(R1))
+    turns = [("user", "q"), ("assistant", "<think>hm</think>42")] * 40
+    messages = [{"role": role, "content": content} for role, content in [*turns, ("user", " p")]]
+    calls = []
+
+    def render(chat: Messages) -> str:
+        calls.append(1)
+        return chip(chat)
+
+    text = chip(messages)
+    result = prompt_segments(messages, text, *by_character(text), render)
+    assert [span.segment for span in result.spans] == ["user", "assistant"] * 40 + ["user"]
+    assert len(calls) <= 6
 
 
 def test_tail_is_the_template_s_even_when_the_user_writes_it() -> None:

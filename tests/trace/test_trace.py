@@ -23,6 +23,7 @@ from moeprobe.trace import (
     load_trace,
     writer,
 )
+from moeprobe.trace.manifest import signed
 from moeprobe.trace.shard import _floats
 
 
@@ -268,7 +269,7 @@ def rerouted(data: ShardData, **changes: Any) -> ShardData:
         (lambda d: rerouted(d, experts=d.routing["L3"].experts[:, :1]), r"L3 experts is of shape \(\d+, 1\)"),
         (lambda d: rerouted(d, weights=d.routing["L3"].weights * np.nan), "NaN"),
         (lambda d: rerouted(d, mask=np.ones((1, 2), bool)), "mask is of shape"),
-        (lambda d: replace(d, signals={**d.signals, "L5.logits": d.signals["L5.logits"] * np.inf}), "rules out"),
+        (lambda d: replace(d, signals={**d.signals, "L5.logits": d.signals["L5.logits"] + np.inf}), "rules out"),
     ],
 )
 def test_what_does_not_fit_is_not_written(tmp_path: Path, change: Any, said: str) -> None:
@@ -318,7 +319,9 @@ def test_unknown_signals_are_named(trace: Trace) -> None:
 
 def edit_manifest(trace: Trace, **changes: object) -> None:
     path = trace.path / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    body = {**json.loads(path.read_text()), **changes}
+    del body["check"]
+    path.write_text(signed(json.dumps(body, indent=1).removesuffix("\n}")))  # as a forger would
 
 
 LAYER = {"layer": 3, "experts": 4, "k": 2, "weight_sum": 1, "shared": False, "module": "m", "stack": ""}
@@ -365,3 +368,12 @@ def test_layer_of_the_main_stack(trace: Trace) -> None:
     assert LayerInfo(3, 8, 2, 1.0, False, "m").name == "L3"
     assert LayerInfo(3, 8, 2, 1.0, False, "m", "encoder").name == "encoder.L3"
     assert next(trace.shards()).experts(3).tolist() == next(trace.shards()).experts("L3").tolist()
+
+
+def test_no_byte_of_the_manifest_can_change(trace: Trace) -> None:
+    path = trace.path / "run.json"
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(TraceError):
+            load_trace(trace.path)

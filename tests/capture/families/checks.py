@@ -67,9 +67,10 @@ def forward(model: PreTrainedModel, **changes: Any) -> tuple[Tensor, Tensor]:
     options = {"input_ids": ids, "attention_mask": mask} | ({"use_cache": False} if "use_cache" in takes else {})
     if model.config.is_encoder_decoder or "decoder_input_ids" in takes:
         options["decoder_input_ids"] = ids.clamp(min=1)
+    options |= changes
     with torch.inference_mode():
-        out = model(**(options | changes))
-    return ids, out.logits if "logits" in out else out.last_hidden_state
+        out = model(**options)
+    return options["input_ids"], out.logits if "logits" in out else out.last_hidden_state
 
 
 def recorded(model: PreTrainedModel, how: Any = generate, **changes: Any) -> Run:
@@ -78,7 +79,15 @@ def recorded(model: PreTrainedModel, how: Any = generate, **changes: Any) -> Run
     with reading(model, [site.path for site in sites]) as seen, Recorder(model, sites) as recorder:
         tokens, logits = how(model, **changes)
     plain = {site.name: seen[site.path].grid(len(tokens)) for site in sites if seen[site.path].ids}
-    return Run(tokens, logits, recorder.routing(), plain)
+    routing = {name: _from(layer, plain[name][0].shape[1]) for name, layer in recorder.routing().items()}
+    return Run(tokens, logits, routing, plain)
+
+
+def _from(layer: LayerRouting, positions: int) -> LayerRouting:
+    """Block diffusion's decoder stands behind the cache of its encoder: its rows are the last ones, and only those."""
+    before = layer.experts.shape[1] - positions
+    assert (layer.experts[:, :before] == -1).all()
+    return LayerRouting(layer.experts[:, before:], layer.weights[:, before:])
 
 
 def teacher_forced(model: PreTrainedModel, run: Run) -> Run:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from moeprobe.capture import ExpertsSite, LayerRouting
@@ -119,12 +119,12 @@ def _longcat(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tenso
 
 def _llama4(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tensor:
     gate, up = ((x * weight) @ module.gate_up_proj[expert]).chunk(2, dim=-1)
-    return (up * F.silu(gate)) @ module.down_proj[expert]
+    return (up * silu(gate)) @ module.down_proj[expert]
 
 
 def _jetmoe(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tensor:
     gate, up = (x @ module.input_linear.weight[expert].T).chunk(2, dim=-1)
-    return weight * ((F.silu(gate) * up) @ module.output_linear.weight[expert].T)
+    return weight * ((silu(gate) * up) @ module.output_linear.weight[expert].T)
 
 
 def _switch(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def _switch(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tensor
 
 def _doge(module: nn.Module, expert: int, x: Tensor, weight: Tensor) -> Tensor:
     key = x @ module.down_embed.weight[expert][:, None]
-    return weight * F.silu(key) * module.up_embed.weight[expert]
+    return weight * silu(key) * module.up_embed.weight[expert]
 
 
 _ORACLES = {

@@ -129,20 +129,31 @@ SIZES: dict[str, int] = {
     "index_topk": CONTEXT,
     "sliding_window": CONTEXT,
     "sliding_window_size": CONTEXT,
-    "n_group": 4,
-    "num_expert_group": 4,
-    "topk_group": 2,
+    "n_group": 2,
+    "num_expert_group": 2,
+    "topk_group": 1,
     "first_k_dense_replace": 1,
     "num_dense_layers": 1,
     "depth": 1,
     "num_nextn_predict_layers": 0,
 }
-# Standard deviation of matrices. The state-space layers of Nemotron-H amplify rounding at the usual one.
-GAIN, GAINS = 0.25, {"nemotron_h": 0.1}
+# Standard deviation of matrices. Nemotron-H's state-space layers and LongCat's scale of 6 amplify rounding.
+GAIN, GAINS = 0.25, {"nemotron_h": 0.1, "longcat_flash": 0.15}
 # Sizes that are set even where the default is None.
 _ALWAYS = {"num_experts_per_tok", "top_k_experts", "num_experts", "moe_intermediate_size"}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": VOCABULARY - 1}
 
+# Models with more than one stack of experts, beyond the 72: the whole of Dots 3 Note and Qwen3-Omni.
+SEVERAL_STACKS: dict[str, dict[str, Any]] = {
+    "Dots3NoteForConditionalGeneration": {
+        "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
+        "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    },
+    # The talker's config class lacks what its model reads.
+    "Qwen3OmniMoeForConditionalGeneration": {
+        "talker_config": {"spatial_merge_size": 2, "text_config": {"shared_expert_intermediate_size": 16}}
+    },
+}
 _SPARSE = ["dense", *["sparse"] * (LAYERS - 1)]
 _SAM = {"image_size": 64, "output_channels": 16, "downsample_channels": [16, 32], "global_attn_indexes": [0],
         "num_hidden_layers": 1}  # fmt: skip
@@ -158,7 +169,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "text_config": {"mlp_layer_types": _SPARSE},
         "vision_config": {"sam_config": _SAM, "encoder_config": {"num_hidden_layers": 1, "layer_types": None}},
     },
-    "deepseek_v2": {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2},
+    "deepseek_v2": {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1},
     "diffusion_gemma": {"text_config": {"head_dim": 8, "global_head_dim": 8}, "canvas_length": 16},
     "doge": {"is_moe": True, "num_experts": 16},
     "dots1": {"n_routed_experts": EXPERTS, "n_shared_experts": 1},
@@ -191,7 +202,7 @@ CHANGES: dict[str, dict[str, Any]] = {
                             "original_max_position_embeddings": 256},
     },
     "muse_spark": {"audio_config": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}},
-    "nemotron_h": {"n_groups": 2},
+    "nemotron_h": {"n_groups": 2, "layers_block_type": ["linear_attention", "moe", "full_attention", "moe"]},
     "qwen3_omni_moe": {"vision_start_token_id": 92},
     "qwen4_exp": {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 64,
                   "indexer_compress_ratio": 4, "hc_lowrank": 8},
@@ -199,20 +210,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "unlimited_ocr": {"vision_config": {"sam_config": _SAM, "encoder_config": {"num_hidden_layers": 1}}},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
+SEVERAL_STACKS["Dots3NoteForConditionalGeneration"]["text_config"] = CHANGES["dots3_note"]
 
 
 def build(family: str) -> PreTrainedModel:
     """The family at tiny size: float32, eval mode, eager experts, the same weights every time."""
-    torch.manual_seed(20_000 + FAMILIES.index(family))
-    cls = getattr(transformers, CLASSES[family])
-    config = shrink(cls.config_class, CHANGES.get(family, {}))
+    return build_class(CLASSES[family], CHANGES.get(family, {}), GAINS.get(family, GAIN))
+
+
+def build_class(name: str, changes: dict[str, Any], gain: float = GAIN) -> PreTrainedModel:
+    """A model class of transformers at tiny size."""
+    torch.manual_seed(20_000)
+    cls = getattr(transformers, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        config = shrink(cls.config_class, changes)
         model: PreTrainedModel = cls._from_config(config, dtype=torch.float32, experts_implementation="eager")
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.eos_token_id = None
         model.generation_config.pad_token_id = 0
-    spread(model, GAINS.get(family, GAIN))
+    spread(model, gain)
     return model.eval()
 
 
