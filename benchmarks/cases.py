@@ -1,5 +1,6 @@
 """What is measured: a kind of forward pass on a model, and each way of recording it in pairs with the plain model."""
 
+import copy
 import gc
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,10 @@ from benchmarks.pairs import Clock, Pairs, Ratio, clock, timed
 from benchmarks.ways import Lists, Moeprobe, Routing, Way, agreement
 
 GENERATED = 32
+# Pairs of one way that follow each other. In real use one model runs again and again, so its code is warm; changing the
+# way after each pair would make every hook look dearer than it is, and never changing would leave ways to the machine's
+# moods.
+BLOCK = 10
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,11 @@ class _Side:
     cache: Any = None
     crops: bool = field(default=True)
 
-    def prepare(self) -> None:
-        if self.case.phase == "decode":
-            self.cache = self.way.step(self.ids, None)
+    def prepare(self, cache: Any) -> None:
+        if cache is not None:
+            self.cache = copy.deepcopy(cache)
             # The state of linear attention cannot be taken back; then both sides grow, and stay equal in each pair.
-            self.crops = bool(self.cache.is_croppable)
-            self.way.finish()
+            self.crops = bool(cache.is_croppable)
 
     def run(self) -> None:
         if self.case.phase == "generate":
@@ -111,19 +115,20 @@ class _Contest:
         self.pairs = Pairs(first.run, second.run, now, after=(first.restore, second.restore), seed=seed)
         self.extra = 0
 
-    def warm(self) -> None:
+    def warm(self, cache: Any) -> None:
         for side in self.sides:
-            side.prepare()
+            side.prepare(cache)
         for _ in range(self.case.warm):
             self.pairs.run()
         self.pairs.forget()
         if self.case.phase != "generate":
             self.way.finish()
 
-    def run(self) -> None:
-        self.pairs.run()
-        if self.case.phase != "generate":
-            self.extra += timed(self.now, self.way.settle)
+    def run(self, pairs: int) -> None:
+        for _ in range(pairs):
+            self.pairs.run()
+            if self.case.phase != "generate":
+                self.extra += timed(self.now, self.way.settle)
 
     def line(self, reference: Routing) -> Line:
         step, plain = self.pairs.ratio(), self.pairs.plain_ms()
@@ -158,8 +163,8 @@ def run_case(case: Case, model: PreTrainedModel, kinds: list[type[Way]], device:
     kinds = [Way, *(kind for kind in kinds if kind.generates or case.phase != "generate")]
     absent: list[Line] = []
     with torch.inference_mode(), ExitStack() as stack:
-        plain = Way(skeleton(model))
-        reference = _reference(case, model, ids) if case.phase != "generate" else {}
+        cache = Way(model).step(ids, None) if case.phase == "decode" else None
+        reference = _reference(case, model, ids, cache) if case.phase != "generate" else {}
         contests = []
         for seed, kind in enumerate(kinds):
             try:
@@ -167,8 +172,10 @@ def run_case(case: Case, model: PreTrainedModel, kinds: list[type[Way]], device:
                 # In generate a way opens itself, as its users do.
                 if case.phase != "generate" or not isinstance(way, (Moeprobe, Lists)):
                     stack.enter_context(way)
-                contest = _Contest(way, plain, case, ids, now, seed)
-                contest.warm()
+                # A plain model of its own too: one that all shared would run more often than the others, so it would
+                # be found in the CPU's caches more often, and look cheaper than it is.
+                contest = _Contest(way, Way(skeleton(model)), case, ids, now, seed)
+                contest.warm(cache)
             except Exception as error:
                 # A peer may fail in any way; the others are still measured.
                 if kind.__module__.endswith("ways"):
@@ -188,16 +195,16 @@ def _run(contests: list[_Contest], pairs: int) -> None:
     # A full collection walks every object of ten models: none of the ways is to blame for that.
     gc.freeze()
     try:
-        for _ in range(pairs):
+        for done in range(0, pairs, BLOCK):
             for index in torch.randperm(len(contests), generator=order).tolist():
-                contests[index].run()
+                contests[index].run(min(BLOCK, pairs - done))
     finally:
         gc.unfreeze()
 
 
-def _reference(case: Case, model: PreTrainedModel, ids: torch.Tensor) -> Routing:
+def _reference(case: Case, model: PreTrainedModel, ids: torch.Tensor, cache: Any) -> Routing:
     with Lists(skeleton(model)) as way:
         side = _Side(way, case, ids)
-        side.prepare()
+        side.prepare(cache)
         side.run()
         return way.finish()

@@ -162,16 +162,25 @@ class Recorder:
             self._handles.append(site.module.register_forward_pre_hook(_silent(site)))
             return
         module, at_call = seam(site)
-        stack, read = self.stacks[site.stack], read_routing
+        stack, regular = self.stacks[site.stack], site.source is None
         # Bound once: this runs for every layer and token, and the model's own work has driven it out of the CPU's
         # caches each time, so every look-up counts.
-        keep_ids, keep_weights = (self.tape.waiting(f"{site.name}.{kind}").append for kind in ("experts", "weights"))
+        kept = self.tape.waiting(f"{site.name}.experts")
+        keep_ids, keep_weights = kept.append, self.tape.waiting(f"{site.name}.weights").append
 
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object = None) -> None:
-            if stack.current is not None:
-                ids, weights = read(site, args, kwargs, output)
-                keep_ids(ids)
-                keep_weights(weights)
+            del module
+            if stack.current is None:
+                return
+            if kept and regular and len(args) == 3:
+                # The first call since the tape was joined was checked in full; joining finds one of another shape.
+                _, ids, weights = args
+                if weights.requires_grad:
+                    weights = weights.detach()
+            else:
+                ids, weights = read_routing(site, args, kwargs, output)
+            keep_ids(ids)
+            keep_weights(weights)
 
         self._handles.append(
             module.register_forward_pre_hook(record, with_kwargs=True)
@@ -189,7 +198,9 @@ class Recorder:
         return places | {name: name for tap in self.taps if tap.stack == stack for name in tap.names}
 
     def _decodes(self, stack: str) -> bool:
-        return stack == "" and bool(getattr(self.model.config, "is_encoder_decoder", False))
+        # Block diffusion has an encoder and a decoder, though its config does not call it an encoder-decoder model.
+        encoder = any(site.stack == "encoder" for site in self.sites)
+        return stack == "" and (encoder or bool(getattr(self.model.config, "is_encoder_decoder", False)))
 
     def _remove(self) -> None:
         for handle in self._handles:

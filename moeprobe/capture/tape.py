@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moeprobe.capture.rows import to_numpy
+from moeprobe.errors import CaptureError
 
 # Joining once per 64 forwards keeps the cost of a decode step near that of an empty hook.
 FLUSH_EVERY = 64
@@ -40,6 +41,10 @@ class Tape:
         for name, parts in self._waiting.items():
             if not parts:
                 continue
+            shapes = {(part.shape[1:], part.dtype, part.device) for part in parts}
+            if len(shapes) > 1:
+                # torch would promote one dtype to another without a word.
+                raise CaptureError(f"{name} changed its shape, dtype or device during the run: {list(shapes)}.")
             joined = torch.cat(parts)
             if joined.dtype == torch.int64:
                 joined = joined.to(torch.int32)

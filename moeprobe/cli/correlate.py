@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 @click.option("--positive", metavar="VALUE", help="With --by: the value that makes the positive group.")
 @click.option("--negative", metavar="VALUE", help="With --by: the value of the other group (default: all others).")
 @click.option("--only", metavar="KEY=VALUE", help="Use only prompts whose metadata (or label) has this value.")
-@click.option("--segment", type=click.Choice(["answer", "prompt"]), default="answer", show_default=True)
+@click.option(
+    "--segment", type=click.Choice(["answer", "thinking", "prompt", "user", "system"]), default="answer",
+    show_default=True, help="Which tokens to compare; prompt is all of the prompt, user and system are parts of it.",
+)  # fmt: skip
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="False discovery rate of an association.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Findings file [default: RUN's name.findings.json]")
 @click.option("--no-text", is_flag=True, help="Keep prompt and answer text out of the findings.")

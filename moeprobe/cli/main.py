@@ -9,13 +9,16 @@ from moeprobe import __version__
 from moeprobe.cli.correlate import correlate
 from moeprobe.cli.demo import demo
 from moeprobe.cli.doctor import doctor
+from moeprobe.cli.export import export
 from moeprobe.cli.info import info
 from moeprobe.cli.interchange import interchange
+from moeprobe.cli.merge import merge
 from moeprobe.cli.probes import probes
 from moeprobe.cli.report import report
 from moeprobe.cli.rerun import rerun
 from moeprobe.cli.terminal import printable
 from moeprobe.cli.trace import trace
+from moeprobe.cli.validate import validate
 from moeprobe.errors import MoeprobeError
 
 
@@ -42,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, doctor, trace, rerun, info, probes, correlate, interchange, report):
+for command in (demo, doctor, trace, rerun, info, validate, merge, export, probes, correlate, interchange, report):
     cli.add_command(command)
 
 

@@ -14,8 +14,10 @@ from moeprobe.errors import CaptureError, PromptError
 from moeprobe.files import check_output
 
 # Arguments of apply_chat_template that moeprobe sets itself.
-_OWN = {"conversation", "messages", "chat_template", "add_generation_prompt", "tokenize", "return_dict", "return_tensors",
-        "padding", "truncation", "max_length", "continue_final_message", "tokenizer_kwargs"}  # fmt: skip
+_OWN = {
+    "conversation", "messages", "chat_template", "add_generation_prompt", "tokenize", "return_dict", "return_tensors",
+    "padding", "truncation", "max_length", "continue_final_message", "tokenizer_kwargs",
+}  # fmt: skip
 
 
 @click.command(short_help="Record every routing decision of a generation run.")

@@ -14,6 +14,8 @@ from moeprobe.errors import StatsError, TraceError
 from moeprobe.stats import to_fixed
 
 Ints = NDArray[np.int64]
+# Segments the model generated; all others are parts of the prompt.
+GENERATED = ("answer", "thinking")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Counts:
         return Counts(total(self.tokens), total(self.selected), total(self.gate), self.layers, self.experts)
 
 
-def segment_code(trace: TraceLike, segment: str) -> int:
-    """The number of a segment in the shards.
+def segment_codes(trace: TraceLike, segment: str) -> Ints:
+    """The numbers of a segment in the shards. "prompt" is the whole prompt: what the chat template wrote ("prompt" in
+    the shards), and the system, user and earlier turns inside it.
 
     Raises:
         StatsError: the trace knows no such segment.
@@ -58,15 +61,16 @@ def segment_code(trace: TraceLike, segment: str) -> int:
     names = list(trace.manifest.segments)
     if segment not in names:
         raise StatsError(f"The trace has no segment {segment!r}. Choose one of {', '.join(names)}.")
-    return names.index(segment)
+    wanted = [name for name in names if name not in GENERATED] if segment == "prompt" else [segment]
+    return np.array([names.index(name) for name in wanted], dtype=np.int64)
 
 
 def segment_lengths(trace: TraceLike, segment: str) -> Ints:
     """Routed tokens of each generation in a segment, (generations,)."""
-    code, size = segment_code(trace, segment), len(trace.generations)
+    codes, size = segment_codes(trace, segment), len(trace.generations)
     lengths = np.zeros(size, dtype=np.int64)
     for shard in trace.shards():
-        inside = _numbers(shard, size)[np.asarray(shard.segment) == code]
+        inside = _numbers(shard, size)[np.isin(np.asarray(shard.segment), codes)]
         lengths += np.bincount(inside, minlength=size)
     return lengths
 
@@ -86,7 +90,7 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
         TraceError: routing arrays whose shape is not (rows, k), or an expert beyond the layer's number.
         StatsError: no such segment, or gate weights that are not finite.
     """
-    infos, code = list(trace.manifest.main_layers), segment_code(trace, segment)
+    infos, codes = list(trace.manifest.main_layers), segment_codes(trace, segment)
     offsets = np.concatenate([[0], np.cumsum([info.experts for info in infos])]).astype(np.int64)
     members = np.flatnonzero(keep > 0)
     sample = np.full(keep.size, -1, dtype=np.int64)
@@ -95,7 +99,7 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
     selected = np.zeros((members.size, int(offsets[-1])), dtype=np.int64)
     gate = np.zeros_like(selected)
     for shard in trace.shards():
-        rows, generation = _kept(shard, code, keep)
+        rows, generation = _kept(shard, codes, keep)
         if not rows.size:
             continue
         present, local = np.unique(sample[generation], return_inverse=True)
@@ -109,10 +113,10 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
     return Counts(tokens, selected, gate, layers, experts)
 
 
-def _kept(shard: ShardLike, code: int, keep: Ints) -> tuple[Ints, Ints]:
+def _kept(shard: ShardLike, codes: Ints, keep: Ints) -> tuple[Ints, Ints]:
     """Rows to count and their generations: the first keep[g] rows of the segment, by position."""
     generation = _numbers(shard, keep.size)
-    rows = np.flatnonzero(np.asarray(shard.segment) == code)
+    rows = np.flatnonzero(np.isin(np.asarray(shard.segment), codes))
     rows = rows[np.lexsort((np.asarray(shard.position)[rows], generation[rows]))]
     ordered = generation[rows]
     rank = np.arange(rows.size) - np.searchsorted(ordered, ordered, side="left")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprobe.correlate.counts import GENERATED
 from moeprobe.correlate.design import Design
 from moeprobe.correlate.groups import NEGATIVE, POSITIVE, Groups
 from moeprobe.correlate.inputs import GenerationLike, ShardLike, TraceLike
@@ -19,7 +20,6 @@ PER_GROUP = 3
 SITES = 20
 # A long generation is cut for display: the end of its prompt, the beginning of its answer.
 PROMPT_TOKENS, ANSWER_TOKENS = 200, 400
-_AFTER_PROMPT = ("answer", "thinking")
 
 
 def build_examples(
@@ -32,7 +32,7 @@ def build_examples(
     """
     sites = _shown_sites(rows)
     chosen = _chosen(trace.generations, groups, design)
-    after_prompt = [code for code, name in enumerate(trace.manifest.segments) if name in _AFTER_PROMPT]
+    after_prompt = [code for code, name in enumerate(trace.manifest.segments) if name in GENERATED]
     built: dict[int, dict[str, Any]] = {}
     cut = 0
     for shard in trace.shards():

@@ -8,6 +8,7 @@ from typing import Any
 
 import moeprobe
 from moeprobe.capture import ExpertsSite, find_experts
+from moeprobe.capture.discover import refusal
 from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
 from moeprobe.engines.encode import Template, tokenizer_section
@@ -15,7 +16,7 @@ from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_row
 from moeprobe.engines.sequence import SequenceReader
 from moeprobe.engines.session import Session
 from moeprobe.engines.signals import signal_infos
-from moeprobe.errors import CaptureError, PromptError
+from moeprobe.errors import CaptureError, ModelError, PromptError
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.prompts import Prompt, digest
 from moeprobe.trace import LayerInfo, Manifest, ShardData, Trace, TraceWriter, check_same_run, load_trace
@@ -74,6 +75,9 @@ def record(
     decoding = decoding or Decoding()
     if not prompts:
         raise PromptError("There are no prompts to run.")
+    reason = refusal(loaded.model)
+    if reason is not None:
+        raise ModelError(reason)
     sites = choose_layers(find_experts(loaded.model), layers)
     base = _manifest(
         loaded, prompts, decoding, what, tokenizer_section(loaded.tokenizer, raw=raw, template=template), source

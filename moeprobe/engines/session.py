@@ -121,7 +121,7 @@ class Session:
         # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
         torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
         self.recorder.clear()
-        with torch.inference_mode(), _neutral(model):
+        with torch.inference_mode(), _neutral(model), _explained(model):
             output: Any = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -129,8 +129,9 @@ class Session:
                 assistant_model=None if self.assistant is None else self.assistant.model,
                 stopping_criteria=None if stopping is None else StoppingCriteriaList([stopping]),
             )
-        # A single new token comes out of the prompt's forward, which is not compiled.
-        if decoding.compile and decoding.max_new_tokens > 1 and not hasattr(model, "_compiled_call"):
+        # The first new token comes out of the prompt's forward, which is not compiled.
+        several = output.sequences.shape[1] > self._decoder_columns(ids.shape[1]) + 1
+        if decoding.compile and several and not hasattr(model, "_compiled_call"):
             raise CaptureError(f"transformers would not compile {type(model).__name__} here. Leave --compile out.")
         return self._collect(jobs, ids.shape[1], output, stopping)
 
@@ -189,3 +190,21 @@ def _neutral(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = original
+
+
+@contextmanager
+def _explained(model: PreTrainedModel) -> Iterator[None]:
+    """Turn a failure to compile, which is none of the user's, into a sentence."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as problem:
+        looped = getattr(model.config, "_experts_implementation", None) == "eager"
+        remedy = " or have its experts run as one operation: model.set_experts_implementation('batched_mm')"
+        raise CaptureError(
+            f"{type(model).__name__} cannot be compiled as one graph ({_first_line(problem)}). Leave --compile out"
+            f"{remedy if looped else ''}."
+        ) from problem
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().split("\n")[0][:200].rstrip(". ")

@@ -133,13 +133,19 @@ def count_usage(
 
 
 def check_sites(found: list[ExpertsSite], sites: list[ExpertSite]) -> dict[int, ExpertsSite]:
-    """The experts modules of the layers in `sites`.
+    """The experts modules of the layers in `sites`, in the main (text decoder) stack.
 
     Raises:
-        InterchangeError: a layer without experts, or an expert beyond the layer's last.
+        InterchangeError: a layer without experts, one whose experts cannot be asked one at a time, or an expert beyond
+            the layer's last.
     """
-    by_layer = {module.layer: module for module in found}
+    by_layer = {module.layer: module for module in found if module.stack == ""}
     for site in sites:
+        if site.layer in by_layer and not by_layer[site.layer].regular:
+            raise InterchangeError(
+                f"The experts of L{site.layer} ({by_layer[site.layer].path}) cannot be called one at a time, so {site} "
+                "cannot be swapped. Its routing can be traced and correlated."
+            )
         if site.layer not in by_layer:
             layers = ", ".join(f"L{layer}" for layer in sorted(by_layer))
             raise InterchangeError(f"The model has no experts in layer {site.layer} ({site}). It has them in {layers}.")

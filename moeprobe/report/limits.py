@@ -9,6 +9,15 @@ from moeprobe.report import figures, words
 
 Json = Mapping[str, Any]
 
+# Segment -> what a reader calls it.
+SEGMENTS = {
+    "answer": "answers",
+    "thinking": "thinking",
+    "prompt": "prompts",
+    "user": "user messages",
+    "system": "system prompts",
+}
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -164,7 +173,7 @@ def _left_out(question: Json) -> list[Limit]:
 
 
 def _prompts(findings: Json, question: Json, about: str) -> Limit:
-    segment = "answers" if question["design"]["segment"] == "answer" else "prompts"
+    segment = SEGMENTS.get(question["design"]["segment"], "tokens")
     return Limit(
         "Nothing about other kinds of prompts",
         f"Routing was read in the {segment} of {figures.count(int(findings['trace']['generations']), 'generation')}, "

@@ -219,8 +219,8 @@ def _asked(findings: Json, asked: Json) -> list[tuple[str, str]]:
         ("Model", f"{model['id']} ({model['family']}): {_layers(model)}"),
         (
             "Question",
-            f"Which experts are chosen more, or less, in {design['segment']}s with {words.behaviour(asked['name'])}, "
-            "and do they cause it?",
+            f"Which experts are chosen more, or less, in {limits.SEGMENTS.get(design['segment'], 'tokens')} with "
+            f"{words.behaviour(asked['name'])}, and do they cause it?",
         ),
         (source, asked["definition"]),
         ("How good the sorting is", _quality(asked)),

@@ -206,9 +206,8 @@ def _inert(row: Json, about: str, swaps: Json, run: Json) -> str:
 
 def routing(row: Json, about: str, segment: str) -> str:
     """How often the expert is chosen in the two groups, in a sentence."""
-    where = "answer" if segment == "answer" else "prompt"
     return (
-        f"The router chose it for {figures.share(row['S1'])} of the {where} tokens with {about} "
+        f"The router chose it for {figures.share(row['S1'])} of the {segment} tokens with {about} "
         f"and {figures.share(row['S0'])} without (separation AUC {figures.number(row['auc'], 2)}, "
         f"q {figures.chance(row['q'])})."
     )

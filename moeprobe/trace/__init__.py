@@ -2,13 +2,17 @@
 
 from moeprobe.trace.generation import Generation
 from moeprobe.trace.manifest import PHASES, SEGMENTS, LayerInfo, Manifest, Signal
+from moeprobe.trace.merging import merge
+from moeprobe.trace.parquet import export_parquet
 from moeprobe.trace.reader import Trace, load_trace
 from moeprobe.trace.same import check_same_run
 from moeprobe.trace.shard import Routing, Shard, ShardData
+from moeprobe.trace.tally import ExpertCounts, count_experts
 from moeprobe.trace.validation import Validation, validate
 from moeprobe.trace.writer import TraceWriter
 
 __all__ = [
-    "PHASES", "SEGMENTS", "Generation", "LayerInfo", "Manifest", "Routing", "Shard", "ShardData", "Signal", "Trace",
-    "TraceWriter", "Validation", "check_same_run", "load_trace", "validate",
+    "PHASES", "SEGMENTS", "ExpertCounts", "Generation", "LayerInfo", "Manifest", "Routing", "Shard", "ShardData",
+    "Signal", "Trace", "TraceWriter", "Validation", "check_same_run", "count_experts", "export_parquet", "load_trace",
+    "merge", "validate",
 ]  # fmt: skip

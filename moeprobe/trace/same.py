@@ -23,17 +23,17 @@ def check_same_run(before: Manifest, now: Manifest, where: str) -> None:
     versions = [{key: one.versions.get(key) for key in _VERSIONS} for one in (before, now)]
     sections["versions"] = (versions[0], versions[1])
     for name, (old, new) in sections.items():
-        difference = _difference(old, new, (name,))
-        if difference is not None:
-            raise OutputError(f"The interrupted run in {where} had {difference}. {_REMEDY}")
+        found = difference(old, new, (name,))
+        if found is not None:
+            raise OutputError(f"The run in {where} had {found}. {_REMEDY}")
     for name in ("captured", "segments"):
         if getattr(before, name) != getattr(now, name):
-            raise OutputError(f"The interrupted run in {where} had other {name}. {_REMEDY}")
+            raise OutputError(f"The run in {where} had other {name}. {_REMEDY}")
     # Both may be known only when the first batch was recorded; `TraceWriter.add` compares them then.
     if now.layers:
-        _refuse_others(before, now, "layers", where, OutputError)
+        refuse_others(before, now, "layers", where, OutputError)
     if now.layers or now.signals:
-        _refuse_others(before, now, "signals", where, OutputError)
+        refuse_others(before, now, "signals", where, OutputError)
 
 
 def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:
@@ -43,10 +43,15 @@ def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:
         TraceError: naming the first that differs.
     """
     for what in ("layers", "signals"):
-        _refuse_others(before, now, what, where, TraceError)
+        refuse_others(before, now, what, where, TraceError)
 
 
-def _refuse_others(before: Manifest, now: Manifest, what: str, where: str, error: type[MoeprobeError]) -> None:
+def refuse_others(before: Manifest, now: Manifest, what: str, where: str, error: type[MoeprobeError]) -> None:
+    """Compare layers or signals.
+
+    Raises:
+        MoeprobeError: of class `error`, naming the first that differs.
+    """
     old, new = ([_plain(one) for one in getattr(manifest, what)] for manifest in (before, now))
     if old != new:
         first = next((pair for pair in zip(old, new, strict=False) if pair[0] != pair[1]), (len(old), len(new)))
@@ -57,12 +62,12 @@ def _plain(item: Any) -> dict[str, Any]:
     return {key: value for key, value in item.to_json().items() if key != "weight_sum"}
 
 
-def _difference(old: Any, new: Any, place: tuple[str, ...]) -> str | None:
+def difference(old: Any, new: Any, place: tuple[str, ...]) -> str | None:
     """The first difference in words, or None."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             here = (*place, str(key))
-            found = None if here in _IGNORED else _difference(old.get(key), new.get(key), here)
+            found = None if here in _IGNORED else difference(old.get(key), new.get(key), here)
             if found is not None:
                 return found
         return None

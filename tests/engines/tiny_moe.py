@@ -48,26 +48,25 @@ def prompts(count: int) -> list[Prompt]:
 
 
 def routed(loaded: LoadedModel, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Chosen experts (layers, tokens, k) and gate-sensitive flags (layers, tokens) of one forward, computed from the
-    router logits that a hook reads: no code of moeprobe takes part.
+    """Chosen experts (layers, tokens, k) and gate-sensitive flags (layers, tokens) of one forward, computed from what
+    the routers return: no code of moeprobe takes part.
 
-    A choice is gate-sensitive where the gap between the k-th and the next probability is below one rounding step of the
-    larger of their logits, carried over to probabilities (d p = p d logit).
+    A choice is gate-sensitive where the k-th and the next probability are closer than two logits, each off by one
+    rounding step of the token's largest logit, can move them (d p = p d logit, at most d logit / 4).
     """
-    logits: list[np.ndarray] = []
-
-    def read(module: torch.nn.Module, args: object, output: tuple[torch.Tensor, ...]) -> None:
-        logits.append(output[0].float().numpy())
-
-    handles = [layer.mlp.gate.register_forward_hook(read) for layer in loaded.model.model.layers]
+    seen: list[tuple[torch.Tensor, ...]] = []
+    handles = [
+        layer.mlp.gate.register_forward_hook(lambda module, args, output: seen.append(output))
+        for layer in loaded.model.model.layers
+    ]
     with torch.inference_mode():
         loaded.model(input_ids=torch.tensor([ids]), use_cache=False)
     for handle in handles:
         handle.remove()
+    logits = np.stack([one[0].float().numpy() for one in seen]).astype(np.float64)
     step = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}[loaded.model.dtype]
-    scores = torch.softmax(torch.from_numpy(np.stack(logits)), dim=-1)
-    order = torch.argsort(scores, dim=-1, descending=True, stable=True)[..., : CHOICES + 1].numpy()
-    last = np.take_along_axis(scores.numpy(), order[..., CHOICES - 1 :], axis=-1)
-    size = np.abs(np.take_along_axis(np.stack(logits), order[..., CHOICES - 1 :], axis=-1)).max(axis=-1)
-    flags = last[..., 0] - last[..., 1] < step * size * last.max(axis=-1)
-    return order[..., :CHOICES], flags
+    scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores = np.sort(scores / scores.sum(axis=-1, keepdims=True), axis=-1)[..., ::-1]
+    last, out = scores[..., CHOICES - 1], scores[..., CHOICES]
+    moved = 2 * step * np.abs(logits).max(axis=-1) * np.minimum(last, 0.25)
+    return np.stack([one[2].numpy() for one in seen]), last - out < moved
