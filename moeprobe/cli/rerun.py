@@ -110,13 +110,11 @@ def _load(trace: "Trace", options: dict[str, Any]) -> "LoadedModel":
 
 
 def _setting(setting: "Setting") -> str:
-    lines = [f"Weights: {setting.weights} ({setting.why})."]
+    weights = printable(f"Weights: {setting.weights} ({setting.why}).")
     if not setting.differences:
-        lines.append("Setting: nothing that was written down differs.")
-    else:
-        rows = [(one.field, _short(one.then), _short(one.now)) for one in setting.differences]
-        lines += ["", table(("differs in", "then", "now"), rows)]
-    return "\n".join(map(printable, lines)) if not setting.differences else "\n".join([printable(lines[0]), *lines[1:]])
+        return f"{weights}\nSetting: nothing that was written down differs."
+    rows = [(one.field, _short(one.then), _short(one.now)) for one in setting.differences]
+    return f"{weights}\n\n{table(('differs in', 'then', 'now'), rows)}"
 
 
 def _page(result: "Rerun") -> str:

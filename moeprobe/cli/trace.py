@@ -38,6 +38,7 @@ _OWN = {
 )
 @click.option("--cache", type=click.Choice(["dynamic", "static"]), default="dynamic", show_default=True)
 @click.option("--compile", is_flag=True, help="Compile decoding; needs --cache static.")
+@click.option("--continuous", is_flag=True, help="transformers' continuous batching: packed rows, no padding.")
 @click.option("--prompt-lookup", type=click.IntRange(0), default=0, metavar="N", help="Draft N tokens from the prompt.")
 @click.option("--assistant", metavar="MODEL", help="A smaller model with the same tokenizer that drafts tokens.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a generation where TEXT is complete; repeatable.")
@@ -154,7 +155,7 @@ def parse_template(items: tuple[str, ...]) -> dict[str, Any]:
 def _decoding(options: dict[str, Any]) -> dict[str, Any]:
     names = (
         "max_new_tokens", "sample", "temperature", "top_p", "samples", "seed", "batch_size", "beams", "prefill_chunk",
-        "cache", "compile", "prompt_lookup", "stop",
+        "cache", "compile", "continuous", "prompt_lookup", "stop",
     )  # fmt: skip
     assistant = {"assistant": options["assistant"] or ""}
     return {name: options[name] for name in names} | {"trim_loops": not options["keep_loops"]} | assistant

@@ -26,8 +26,8 @@ def assemble(reader: SequenceReader, output: BatchOutput, *, first_index: int) -
         CaptureError: a row was computed from another token than the one that stands in the text.
     """
     sequences = [
-        reader.read(job, new, int(stopped))
-        for job, new, stopped in zip(output.jobs, output.new, output.stopped, strict=True)
+        reader.read(job, new[: None if output.counts is None else output.counts[place]], int(output.stopped[place]))
+        for place, (job, new) in enumerate(zip(output.jobs, output.new, strict=True))
     ]
     layout = _Layout(output, sequences)
     layout.check(output)
@@ -69,7 +69,8 @@ class _Layout:
                 spans.append(_Span(place, True, self.width - prompt, prompt))
                 spans.append(_Span(place, False, 0, 1 + one.answer_rows))
             else:
-                spans.append(_Span(place, False, self.width - prompt, prompt + one.answer_rows))
+                first = self.width - prompt if output.aligned else 0
+                spans.append(_Span(place, False, first, prompt + one.answer_rows))
         rows = np.array([span.rows for span in spans])
         self.place = np.repeat([span.place for span in spans], rows)
         self.encoder = np.repeat([span.encoder for span in spans], rows)

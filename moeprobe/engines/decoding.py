@@ -26,6 +26,7 @@ class Decoding:
         prefill_chunk: tokens of a prompt that are forwarded at once; 0 is all of them.
         cache: "dynamic" or "static".
         compile: compile decoding (static cache only); hooks then write into buffers.
+        continuous: transformers' continuous batching: packed rows without padding; greedy only.
         prompt_lookup: draft this many tokens at a time from the prompt itself; 0 is none. One sequence per batch.
         assistant: name of a smaller model that drafts tokens; "" is none. One sequence per batch.
         stop: texts that end a generation where they are complete, however they are cut into tokens.
@@ -46,6 +47,7 @@ class Decoding:
     prefill_chunk: int = 0
     cache: str = "dynamic"
     compile: bool = False
+    continuous: bool = False
     prompt_lookup: int = 0
     assistant: str = ""
     stop: tuple[str, ...] = ()
@@ -79,6 +81,12 @@ class Decoding:
             raise MoeprobeError(f"{self.beams} beams give at most {self.beams} samples; lower --samples.")
         if self.drafts and (self.cache == "static" or self.prefill_chunk):
             raise MoeprobeError("Drafting needs the dynamic cache and a whole prompt at once.")
+        others = (self.sample, self.drafts, self.stop, self.prefill_chunk, self.beams > 1, self.cache != "dynamic")
+        if self.continuous and any(others):
+            raise MoeprobeError(
+                "--continuous packs greedy requests (which tokens are drawn would depend on when they arrive); leave "
+                "--sample, --beams, --stop, --cache, --prefill-chunk and drafting out."
+            )
         if self.prompt_lookup and self.assistant:
             raise MoeprobeError("Drafts come from --prompt-lookup or from --assistant, not from both.")
 

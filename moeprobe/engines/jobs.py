@@ -109,11 +109,13 @@ def check_disk(out: Path, size: Size) -> None:
     Raises:
         OutputError: says how much is needed, and how much is free.
     """
-    free = shutil.disk_usage(out.resolve().parent).free
+    # The folders above may still have to be made.
+    place = next(folder for folder in out.resolve().parents if folder.is_dir())
+    free = shutil.disk_usage(place).free
     needed = size.per_token * size.tokens
     if needed > free:
         raise OutputError(
-            f"The trace may take {_megabytes(needed)} ({size}), but {out.resolve().parent} has {_megabytes(free)} "
+            f"The trace may take {_megabytes(needed)} ({size}), but {place} has {_megabytes(free)} "
             "free. Record fewer layers or signals (--layers, --what), shorten the answers, or choose another disk."
         )
 

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
 
 from moeprobe.capture import ExpertsSite, Recorder, Recording
 from moeprobe.capture.buffers import BufferRecorder
+from moeprobe.capture.continuous import ContinuousRecorder
 from moeprobe.capture.outputs import LogprobTap
 from moeprobe.capture.signals import make_taps
 from moeprobe.engines.decoding import Decoding
@@ -42,6 +43,8 @@ class BatchOutput:
         start: decoder start token of an encoder-decoder model, else None.
         stopped: (sequences,) how many new tokens there were when a stop text was complete; 0 where none was.
         recording: rows and grids of all stacks.
+        counts: (sequences,) how many of `new` were generated, where that is known; None where padding follows the end.
+        aligned: prompts end at column `width`; otherwise each begins at column 0.
     """
 
     jobs: list[Job]
@@ -50,6 +53,8 @@ class BatchOutput:
     start: int | None
     stopped: NDArray[np.int64]
     recording: Recording
+    counts: NDArray[np.int64] | None = None
+    aligned: bool = True
 
 
 class Session:
@@ -91,11 +96,7 @@ class Session:
             raise CaptureError("--compile records experts and weights only; leave other --what out.")
         if any(isinstance(tap, LogprobTap) for tap in self.taps) and decoding.beams > 1:
             raise CaptureError("logprob is not recorded in a beam search, where rows change places; leave it out.")
-        self.recorder: Recorder | BufferRecorder = (
-            BufferRecorder(loaded.model, sites, rows=rows)
-            if decoding.compile
-            else Recorder(loaded.model, sites, self.taps)
-        )
+        self.recorder: Recorder | BufferRecorder | ContinuousRecorder = self._recorder(sites, rows)
 
     def __enter__(self) -> "Session":
         self.recorder.__enter__()
@@ -106,6 +107,13 @@ class Session:
     ) -> None:
         self.recorder.__exit__(kind, value, trace)
 
+    def _recorder(self, sites: Sequence[ExpertsSite], rows: int) -> "Recorder | BufferRecorder | ContinuousRecorder":
+        if self.decoding.compile:
+            return BufferRecorder(self.loaded.model, sites, rows=rows)
+        if self.decoding.continuous:
+            return ContinuousRecorder(self.loaded.model, sites, self.taps)
+        return Recorder(self.loaded.model, sites, self.taps)
+
     def generate(self, jobs: list[Job], *, number: int) -> BatchOutput:
         """Generate for `jobs`, batch `number` of the run.
 
@@ -113,6 +121,8 @@ class Session:
             CaptureError: a layer did not record every row.
         """
         model, decoding = self.loaded.model, self.decoding
+        if isinstance(self.recorder, ContinuousRecorder):
+            return self._generate_continuously(self.recorder, jobs)
         inputs = [job for job in jobs if job.sample == 0] if decoding.beams > 1 else jobs
         ids, mask = pad_left([job.ids for job in inputs], self.loaded.pad_token, self.width)
         stopping = StopTexts(self.loaded.tokenizer, decoding.stop, self._prompt_columns(ids)) if decoding.stop else None
@@ -144,6 +154,7 @@ class Session:
         for tap in self.taps:
             if isinstance(tap, LogprobTap):
                 tap.finish(tokens)
+        assert not isinstance(self.recorder, ContinuousRecorder)  # noqa: S101  # narrows a type; generate branched
         recording = self.recorder.recording()
         first = self._decoder_columns(width)
         if self.decoding.beams > 1:
@@ -152,6 +163,25 @@ class Session:
         new = tokens[:, first:]
         stopped = np.zeros(len(jobs), np.int64) if stopping is None else stopping.ended(len(jobs))
         return BatchOutput(jobs, width, new, int(tokens[0, 0]) if self._seq2seq else None, stopped, recording)
+
+    def _generate_continuously(self, recorder: ContinuousRecorder, jobs: list[Job]) -> BatchOutput:
+        """All jobs through transformers' continuous batching: packed, without padding."""
+        model: Any = self.loaded.model
+        config = self.decoding.config(self.loaded)
+        recorder.clear()
+        with _neutral(model):
+            outputs = model.generate_batch([job.ids for job in jobs], generation_config=config, warmup=False)
+        # The order of requests is that in which they finished; their names end in the order they were given.
+        outputs = dict(sorted(outputs.items(), key=lambda item: int(item[0].rpartition("_")[2])))
+        if [output.prompt_ids for output in outputs.values()] != [job.ids for job in jobs]:
+            raise CaptureError(f"{len(outputs)} of {len(jobs)} prompts came back whole. Nothing was written.")
+        counts = np.array([len(output.generated_tokens) for output in outputs.values()], dtype=np.int64)
+        new = np.full((len(jobs), int(counts.max())), self.loaded.pad_token, dtype=np.int64)
+        for place, output in enumerate(outputs.values()):
+            new[place, : counts[place]] = output.generated_tokens
+        return BatchOutput(
+            jobs, 0, new, None, np.zeros(len(jobs), np.int64), recorder.recording(outputs), counts, aligned=False
+        )
 
     @property
     def _seq2seq(self) -> bool:

@@ -78,14 +78,12 @@ def test_the_compiled_model_repeats(compiled: LoadedModel, compiled_trace: Trace
     assert forced.sentence.startswith("The routing of these tokens repeats")
 
 
-def test_seed_and_batches_matter(loaded: LoadedModel, run: Trace, tmp_path: Path) -> None:
-    """The exact repeat above is no accident: with another seed or other batches, other tokens come out."""
-    for change in ({"seed": 8}, {"batch_size": 6}):
-        other = rewritten(run, tmp_path / "x.trace", decoding={**run.manifest.decoding, **change})
-        result = rerun(other, loaded)
-        assert not result.repeats
-        assert result.comparison.divergences
-        shutil.rmtree(tmp_path / "x.trace")
+def test_the_seed_matters(loaded: LoadedModel, run: Trace, tmp_path: Path) -> None:
+    """The exact repeat above is no accident: with another seed other tokens come out."""
+    result = rerun(rewritten(run, tmp_path / "a", decoding={**run.manifest.decoding, "seed": 8}), loaded)
+    assert not result.repeats
+    assert len(result.comparison.divergences) > 12
+    assert result.sentence.startswith(f"Tokens differ in {len(result.comparison.divergences)} of 24 generations")
 
 
 def counted(trace: Trace, loaded: LoadedModel) -> dict[str, np.ndarray]:
@@ -265,7 +263,8 @@ def test_raw_prompts_are_read_back(loaded: LoadedModel, tmp_path: Path) -> None:
     assert (result.repeats, result.prompts["same"]) == (True, 3)
     encoding = Encoding.of(loaded, trace.manifest, "a.trace")
     assert encoding.raw
-    assert not same_ids_today(encoding, Job(Prompt("p", "abc"), 0, [1, 2, 3]))
+    half = loaded.tokenizer.convert_tokens_to_ids("\u00c3")  # the byte C3, half of a character
+    assert not same_ids_today(encoding, Job(Prompt("p", "abc"), 0, [half]))
 
 
 def test_the_setting_is_put_back_and_taken_away_again(folder: Path, tmp_path: Path) -> None:
@@ -342,14 +341,14 @@ def test_a_hostile_trace_is_refused(run: Trace, loaded: LoadedModel, tmp_path: P
 
 
 def test_an_interrupted_run_is_compared_as_far_as_it_goes(loaded: LoadedModel, tmp_path: Path) -> None:
-    class Stop(Exception):
+    class Interruption(Exception):  # noqa: N818  # like KeyboardInterrupt
         pass
 
     def stop(done: int, total: int, tokens: int) -> None:
         if done >= 6:
-            raise Stop
+            raise Interruption
 
-    with pytest.raises(Stop):
+    with pytest.raises(Interruption):
         record(
             loaded, prompts(9), tmp_path / "a.trace", progress=stop,
             decoding=Decoding(max_new_tokens=6, sample=True, batch_size=3),

@@ -48,10 +48,10 @@ def test_a_folder_is_loaded_with_eager_experts_and_hashed(tmp_path: Path) -> Non
     assert loaded.pad_token == loaded.tokenizer.pad_token_id
 
 
-def test_large_files_are_listed_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "m")
-    monkeypatch.setattr("moeprobe.models.provenance._HASHED_BYTES", 10)
-    assert load_model(str(tmp_path / "m")).provenance["files"]["model.safetensors"].startswith("size:")
+    monkeypatch.setattr("moeprobe.models.fingerprints.HASHED_BYTES", 10)
+    assert load_model(str(tmp_path / "m")).provenance["files"]["model.safetensors"].startswith("sampled:")
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:

@@ -122,13 +122,17 @@ def test_damage_is_named_by_column(trace: Trace) -> None:
     assert "1 problem." in done.output
     # reading goes wrong as well: nothing is counted from a damaged shard
     with pytest.raises(TraceError, match="was altered"):
-        for shard in load_trace(trace.path).shards():
-            for name in ("phase", "segment"):
-                getattr(shard, name)
-            for info in trace.manifest.layers:
-                shard.experts(info.name), shard.weights(info.name), shard.mask(info.name)  # reading is the point
-            for signal in trace.manifest.signals:
-                shard.signal(signal.name)
+        read_all(load_trace(trace.path))
+
+
+def read_all(trace: Trace) -> None:
+    for shard in trace.shards():
+        for name in ("phase", "segment"):
+            getattr(shard, name)
+        for info in trace.manifest.layers:
+            shard.experts(info.name), shard.weights(info.name), shard.mask(info.name)  # reading is the point
+        for signal in trace.manifest.signals:
+            shard.signal(signal.name)
 
 
 def test_all_damaged_shards_are_named(trace: Trace) -> None:
