@@ -110,9 +110,9 @@ def built(name: str, device: torch.device, *, small: bool = False) -> PreTrained
 
 
 def memories(*, quick: bool) -> list[Memory]:
-    """Memory of a recording of prefill, of twice as much of it, and of single steps."""
-    tokens = 8192 if quick else 65536
-    return [measure("prefill", tokens=tokens), measure("prefill", tokens=2 * tokens), measure("decode", tokens=512)]
+    """Memory of a recording of prefill, and of single steps."""
+    prefill, decode = (16384, 256) if quick else (131072, 1024)
+    return [measure("prefill", tokens=prefill), measure("decode", tokens=decode)]
 
 
 def table(title: str, lines: list[Line]) -> str:

@@ -137,8 +137,8 @@ class _Contest:
         routing: list[Routing] = []
         self.extra += timed(self.now, lambda: routing.append(self.way.finish()))
         whole = step.median + self.extra / 1e6 / len(self.pairs.times[1]) / plain
-        # Every pair ran the same input, so what was recorded is the reference over and over.
-        one = {layer: (ids[-len(reference[layer][0]) :], w) for layer, (ids, w) in routing[0].items()}
+        # Every pair ran the same input; where a cache grows, the first of them is the one the reference ran too.
+        one = {layer: (ids[: len(reference[layer][0])], w) for layer, (ids, w) in routing[0].items()}
         counted = {layer: len(ids) for layer, (ids, _) in routing[0].items()}
         wanted = {layer: len(ids) * len(self.pairs.times[1]) for layer, (ids, _) in reference.items()}
         if counted != wanted:
@@ -206,5 +206,8 @@ def _reference(case: Case, model: PreTrainedModel, ids: torch.Tensor, cache: Any
     with Lists(skeleton(model)) as way:
         side = _Side(way, case, ids)
         side.prepare(cache)
-        side.run()
+        for _ in range(case.warm + 1):
+            way.finish()
+            side.run()
+            side.restore()
         return way.finish()

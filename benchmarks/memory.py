@@ -19,10 +19,12 @@ class Memory:
     """Bytes per token and layer of a recording of ids and weights with k = 8.
 
     Attributes:
-        tokens: recorded, in chunks of 512 (prefill) or one by one (decode).
+        phase: "prefill" (in chunks of 512) or "decode" (one token a forward).
+        layers: of the model.
+        tokens: recorded.
         waiting: storages behind the tensors that wait for the next join, whole storages counted.
-        resident: growth of the process's resident memory over the run.
-        python: growth of Python objects (tracemalloc).
+        resident: growth of the process's resident memory over the second half of the run.
+        python: growth of Python objects (tracemalloc) over the second half.
         reading: resident memory at its highest while the recording is turned into arrays, above that at the end of the
             run; None where the kernel does not tell.
     """
@@ -46,39 +48,41 @@ def measure(phase: str, *, layers: int = 8, tokens: int = 65536) -> Memory:
     Args:
         phase: "prefill" or "decode".
         layers: of the model.
-        tokens: to record.
+        tokens: to record; half of them fill what is bounded (the tape that waits, the allocator's own).
     """
     model = qwen3_moe(layers, torch.float32, small=True)
     rows = CHUNK if phase == "prefill" else 1
     ids = torch.zeros(1, rows, dtype=torch.int64)
+    half = tokens // rows // 2
+    with torch.inference_mode(), Recorder(model) as recorder:
 
-    def forward() -> None:
-        model(input_ids=ids, use_cache=False, logits_to_keep=1)
-
-    with torch.inference_mode():
-        for _ in range(5):
-            forward()
-        gc.collect()
-        before = _status("VmRSS")
-        tracemalloc.start()
-        objects = tracemalloc.get_traced_memory()[0]
-        waiting = 0
-        with Recorder(model) as recorder:
-            for count in range(1, tokens // rows + 1):
-                forward()
-                if count == FLUSH_EVERY or count == tokens // rows:
-                    waiting = max(waiting, _waiting(recorder))
-            python = tracemalloc.get_traced_memory()[0] - objects
-            tracemalloc.stop()
+        def run() -> tuple[int, int, int]:
+            """Waiting, resident and Python bytes after half of the tokens."""
+            most = 0
+            for count in range(half):
+                model(input_ids=ids, use_cache=False, logits_to_keep=1)
+                if count in (FLUSH_EVERY - 1, half - 1):
+                    most = max(most, _waiting(recorder))
             gc.collect()
-            after = _status("VmRSS")
-            watched = _forget_peak()
-            recorder.recording()
-            peak = _status("VmHWM")
-    cells = tokens * layers
-    reading = (peak - after) / cells if watched else None
-    most = min(tokens, rows * FLUSH_EVERY)
-    return Memory(phase, layers, tokens, waiting / (most * layers), (after - before) / cells, python / cells, reading)
+            return most, _status("VmRSS"), tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        first, second = run(), run()
+        tracemalloc.stop()
+        gc.collect()
+        after, watched = _status("VmRSS"), _forget_peak()
+        recorder.recording()
+        peak = _status("VmHWM")
+    cells = half * rows * layers
+    return Memory(
+        phase=phase,
+        layers=layers,
+        tokens=2 * half * rows,
+        waiting=first[0] / (min(half, FLUSH_EVERY) * rows * layers),
+        resident=(second[1] - first[1]) / cells,
+        python=(second[2] - first[2]) / cells,
+        reading=(peak - after) / (2 * cells) if watched else None,
+    )
 
 
 def _waiting(recorder: Recorder) -> int:

@@ -2,8 +2,8 @@
 
     python benchmarks/store.py [--tokens N] [--repetitions R] [--folder DIR]
 
-numpy saves and loads the same bytes (what the store keeps: uint8 ids, float16 or float32 weights, seven columns) with
-as many flushes to disk, alternating with the store; medians are compared. Both are given the same arrays, and read what
+numpy saves and loads the same bytes (what the store keeps: uint8 ids, float16 or float32 weights, seven columns, the
+generations' lines) with the same four flushes to disk per batch (file, folder, generations, list of files), alternating with the store; medians are compared. Both are given the same arrays, and read what
 the system still holds in memory. "recorder write" is the store given int64 ids and float32 weights, as a recorder hands
 them over. Counting is compared with numpy.bincount on ids that are in memory already. Peak memory is that of child
 processes that write and read a quarter of the tokens and all of them.
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from moeprobe.files import sync_folder
 from moeprobe.trace import Generation, LayerInfo, Manifest, Routing, ShardData, TraceWriter, load_trace
 from moeprobe.trace.shard import COLUMNS
 from moeprobe.trace.tally import count_experts
@@ -112,7 +113,8 @@ def write_numpy(folder: Path, batches: Batches, count: int) -> float:
     spent = 0.0
     folder.mkdir()
     for number in range(count):
-        data, _ = batches.make(number)
+        data, records = batches.make(number)
+        text = b"".join((one.to_json() + "\n").encode("ascii") for one in records)
         arrays = [np.asarray(data.columns[name], dtype) for name, dtype in COLUMNS.items()]
         for one in data.routing.values():
             arrays += [one.experts, one.weights]
@@ -122,6 +124,12 @@ def write_numpy(folder: Path, batches: Batches, count: int) -> float:
                 np.save(file, array)
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(folder)
+        for name, lines in (("generations.jsonl", text), ("files.jsonl", b"%d\n" % number)):
+            with (folder / name).open("ab") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
         spent += time.perf_counter() - start
     return spent
 

@@ -77,6 +77,8 @@ class Decoding:
             raise MoeprobeError(
                 "--beams is a search of its own; leave --sample, --prompt-lookup, --assistant and --stop out."
             )
+        if self.beams > 1 and self.compile:
+            raise MoeprobeError("transformers compiles no beam search; leave --compile or --beams out.")
         if self.samples > self.beams > 1:
             raise MoeprobeError(f"{self.beams} beams give at most {self.beams} samples; lower --samples.")
         if self.drafts and (self.cache == "static" or self.prefill_chunk):

@@ -79,8 +79,7 @@ class Size:
 
     def __str__(self) -> str:
         return (
-            f"{self.per_token:,} bytes per token, at most {self.tokens:,} tokens: "
-            f"up to {_megabytes(self.per_token * self.tokens)}"
+            f"about {self.per_token:,} bytes per token, at most {self.tokens:,} tokens: up to {_megabytes(self.worst)}"
         )
 
 
@@ -112,10 +111,9 @@ def check_disk(out: Path, size: Size) -> None:
     # The folders above may still have to be made.
     place = next(folder for folder in out.resolve().parents if folder.is_dir())
     free = shutil.disk_usage(place).free
-    needed = size.per_token * size.tokens
-    if needed > free:
+    if size.worst > free:
         raise OutputError(
-            f"The trace may take {_megabytes(needed)} ({size}), but {place} has {_megabytes(free)} "
+            f"The trace may take {_megabytes(size.worst)} ({size}), but {place} has {_megabytes(free)} "
             "free. Record fewer layers or signals (--layers, --what), shorten the answers, or choose another disk."
         )
 

@@ -28,13 +28,13 @@ from moeprobe.engines.replay import (
     same_ids_today,
     vocabulary,
 )  # fmt: skip
-from moeprobe.engines.sensitive import choose_flags
+from moeprobe.engines.sensitive import FlagSource, choose_flags
 from moeprobe.engines.sequence import SequenceReader
 from moeprobe.engines.session import Job, Session
 from moeprobe.engines.setting import Setting, compare_setting, decoding_of, put_back, token_ids
 from moeprobe.engines.signals import signal_infos
 from moeprobe.engines.verdict import Rerun
-from moeprobe.errors import ModelError, TraceError
+from moeprobe.errors import CaptureError, ModelError, TraceError
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.trace import Generation, Manifest, ShardData, Trace, TraceWriter
 
@@ -102,11 +102,20 @@ def rerun(
                 f"{loaded.id!r} has other weights than the model of {where}: {setting.why}. Give the right one by -m, "
                 "or add --allow-other-model to compare anyway."
             )
-        run = _Run(trace, loaded, decoding, sites, limit, assistant)
-        comparison = run.forced(progress) if teacher_forced else run.live(out, force, progress)
+        flags = choose_flags(manifest, loaded, sites, compiled=decoding.compile)
+        run = _Run(trace, loaded, decoding, sites, limit, assistant, flags)
+        try:
+            comparison = run.forced(progress) if teacher_forced else run.live(out, force, progress)
+        except CaptureError as problem:
+            if not flags.what:
+                raise
+            # Margins are an extra; what was tried on a few tokens may fail on others (experts that are full).
+            flags = FlagSource(False, (), f"Gate-sensitive choices are not known. {problem}")
+            run = _Run(trace, loaded, decoding, sites, limit, assistant, flags)
+            comparison = run.forced(progress) if teacher_forced else run.live(out, True, progress)
     return Rerun(
         trace=where, model=loaded.id, setting=setting, comparison=comparison, prompts=run.prompts,
-        teacher_forced=teacher_forced, notes=(run.flags.note,) if run.flags.note else (),
+        teacher_forced=teacher_forced, notes=(flags.note,) if flags.note else (),
     )  # fmt: skip
 
 
@@ -143,14 +152,14 @@ class _Run:
         sites: Sequence[ExpertsSite],
         limit: int | None,
         assistant: LoadedModel | None,
+        flags: FlagSource,
     ) -> None:
         self.trace, self.loaded, self.decoding, self.sites = trace, loaded, decoding, sites
         self.limit, self.assistant = limit, assistant
         self.encoding = Encoding.of(loaded, trace.manifest, str(trace.path))
         self.comparison = Comparison.of(trace.manifest.layers)
         self.prompts = {"same": 0, "other": 0, "unknown": 0}
-        self.flags = choose_flags(trace.manifest, loaded, sites, compiled=decoding.compile)
-        self.what = self.flags.what
+        self.flags, self.what = flags, flags.what
         self._tokenizer = tokenizer_section(loaded.tokenizer, raw=self.encoding.raw, template=self.encoding.template)
 
     def live(self, out: str | Path | None, force: bool, progress: Progress | None) -> Comparison:

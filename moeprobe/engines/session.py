@@ -224,17 +224,9 @@ def _neutral(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _explained(model: PreTrainedModel) -> Iterator[None]:
-    """Turn a failure to compile, which is none of the user's, into a sentence."""
+    """A failure to compile is no mistake of the user's: a sentence, no traceback."""
     try:
         yield
-    except torch._dynamo.exc.TorchDynamoException as problem:
-        looped = getattr(model.config, "_experts_implementation", None) == "eager"
-        remedy = " or have its experts run as one operation: model.set_experts_implementation('batched_mm')"
-        raise CaptureError(
-            f"{type(model).__name__} cannot be compiled as one graph ({_first_line(problem)}). Leave --compile out"
-            f"{remedy if looped else ''}."
-        ) from problem
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().split("\n")[0][:200].rstrip(". ")
+    except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as problem:
+        first = str(problem).strip().split("\n")[0][:200].rstrip(". ")
+        raise CaptureError(f"{type(model).__name__} could not be compiled ({first}). Leave --compile out.") from problem

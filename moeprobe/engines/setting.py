@@ -17,6 +17,7 @@ from moeprobe.trace import Manifest
 
 # Beside the parameters of Decoding; both are the model's.
 _TOKENS = ("end_tokens", "pad_token")
+_ALWAYS = {"max_new_tokens", "sample", "temperature", "top_p", "samples", "seed", "batch_size"}
 # Compared as weights, or no part of what is computed.
 _SKIPPED = {("model", "id"), ("model", "files"), ("model", "weights_sha256"), ("model", "hub"), ("model", "memory"),
             ("model", "dtype")}  # fmt: skip
@@ -64,10 +65,13 @@ def decoding_of(section: Mapping[str, Any], where: str) -> Decoding:
             f"{where} was decoded with {unknown[0][:60]!r}, which this moeprobe does not know. A newer moeprobe wrote "
             "it: upgrade with `pip install --upgrade moeprobe`."
         )
-    missing = sorted(set(known) - set(section))
+    missing = sorted(_ALWAYS - set(section))
     if missing:
         raise TraceError(f"{where} does not say its {missing[0]!r} of decoding, so it cannot be repeated.")
-    options = {name: _typed(section[name], default, f"{where}: decoding {name}") for name, default in known.items()}
+    # A parameter that came later defaults to what was done before it came.
+    options = {
+        name: _typed(section[name], known[name], f"{where}: decoding {name}") for name in known if name in section
+    }
     try:
         return Decoding(**options)
     except MoeprobeError as problem:

@@ -91,7 +91,8 @@ def percent(part: int, whole: int) -> str:
         return "below 0.01 %"
     if part < whole and share > 0.9999:
         return "above 99.99 %"
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.4g} %"
+    digits = 2 if share < 0.1 else 3 if share < 0.99 else 4
+    return f"{100 * share:.{digits}g} %"
 
 
 def _routing(compared: Comparison, total: LayerMatch) -> str:

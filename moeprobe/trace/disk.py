@@ -129,15 +129,14 @@ def open_regular(path: Path, *, limit: int | None = None) -> tuple[io.FileIO, in
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TraceError(f"{path} is missing or cannot be read ({reason}). Copy the trace again.") from problem
-    file = io.FileIO(descriptor, "rb")
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        file.close()
+        os.close(descriptor)
         raise TraceError(f"{path} is no plain file. Copy the trace again.")
     if limit is not None and status.st_size > limit:
-        file.close()
+        os.close(descriptor)
         raise TraceError(f"{path} has {status.st_size:,} bytes, more than the {limit:,} such a file may have.")
-    return file, status.st_size
+    return io.FileIO(descriptor, "rb"), status.st_size
 
 
 def read_small(path: Path, limit: int) -> bytes:

@@ -1,10 +1,9 @@
 """One trace out of several runs of the same model. Shards are read and written one at a time."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,11 @@ def merge(
     with TraceWriter(Path(out), force=force) as writer:
         for trace, name in zip(traces, _names(traces), strict=True):
             known.begin(trace)
-            for shard, records in _pieces(trace):
+            for info, records in trace.pieces():
                 first = writer.generations
                 renamed = [_renamed(one, name) if prefix else one for one in records]
                 numbered = [replace(known.place(one), index=first + place) for place, one in enumerate(renamed)]
-                writer.add(_moved(shard, trace.manifest, first - records[0].index), numbered, manifest)
+                writer.add(_moved(trace.open(info), trace.manifest, first - records[0].index), numbered, manifest)
         writer.finish()
     return load_trace(out)
 
@@ -108,14 +107,6 @@ class _Prompts:
                 f"{why}: the same text would count as two. Leave one run out, or record it with --sample and "
                 "another --seed."
             )
-
-
-def _pieces(trace: Trace) -> Iterator[tuple[Shard, list[Generation]]]:
-    generations = trace.iter_generations()
-    for info in trace.infos():
-        yield trace.open(info), list(islice(generations, info.generations))
-    if next(generations, None) is not None:
-        raise TraceError(f"{trace.path}: generations.jsonl lists more generations than shards.jsonl.")
 
 
 def _moved(shard: Shard, manifest: Manifest, by: int) -> ShardData:

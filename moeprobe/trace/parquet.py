@@ -1,7 +1,6 @@
 """A trace as one Parquet file: one row per token, one column of lists per layer. Needs pyarrow (extra `parquet`)."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,8 @@ def _ids(pa: Any, info: LayerInfo) -> Any:
 
 
 def _tables(pa: Any, trace: Trace) -> Iterator[list[Any]]:
-    generations = trace.iter_generations()
-    for info in trace.infos():
-        shard, records = trace.open(info), list(islice(generations, info.generations))
-        yield _columns(pa, trace.manifest, shard, records)
-    if next(generations, None) is not None:
-        raise TraceError(f"{trace.path}: generations.jsonl lists more generations than shards.jsonl.")
+    for info, records in trace.pieces():
+        yield _columns(pa, trace.manifest, trace.open(info), records)
 
 
 def _columns(pa: Any, manifest: Manifest, shard: Shard, records: list[Generation]) -> list[Any]:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import html
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,25 @@ class Trace:
                 f"{self.path / 'run.json'}: {wanted[2]} rows of {wanted[1]} generations are announced in {wanted[0]} "
                 f"shards, but shards.jsonl lists {found[2]} of {found[1]} in {found[0]}. Copy the trace again."
             )
+
+    def pieces(self) -> Iterator[tuple[ShardInfo, list[Generation]]]:
+        """Each shard's line with the generations whose rows it holds, in order; memory for those of one shard.
+
+        Raises:
+            TraceError: the two do not fit.
+        """
+        generations = self.iter_generations()
+        for info in self.infos():
+            records = list(islice(generations, info.generations))
+            held = sum(one.rows for one in records)
+            if len(records) != info.generations or held != info.rows or any(one.shard != info.shard for one in records):
+                raise TraceError(
+                    f"{self.path / index.NAME}, line {info.shard + 1}: {info.rows} rows of {info.generations} "
+                    "generations, which is not what generations.jsonl lists. Copy the trace again."
+                )
+            yield info, records
+        if next(generations, None) is not None:
+            raise TraceError(f"{self.path}: generations.jsonl lists more generations than shards.jsonl.")
 
     def shards(self) -> Iterator[Shard]:
         """The shards in order; each is opened when it is reached."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +74,14 @@ def check_trace(trace: Trace) -> None:
 
 def _problems(trace: Trace) -> Iterator[MoeprobeError]:
     """What is wrong, shard by shard. Raises what makes going on senseless."""
-    generations = trace.iter_generations()
     gate: list[tuple[int, int]] = [(0, 0)] * len(trace.manifest.layers)
-    for info in trace.infos():
-        records = list(islice(generations, info.generations))
+    for info, records in trace.pieces():
         try:
             sums = _check_shard(trace.open(info), info, records, trace.manifest)
         except MoeprobeError as problem:
             yield problem
             sums = info.gate
         gate = [(a + c, b + d) for (a, b), (c, d) in zip(gate, sums, strict=True)]
-    if next(generations, None) is not None:
-        raise TraceError(f"{trace.path}: generations.jsonl lists more generations than shards.jsonl.")
     wrong = _wrong_mean(trace.manifest.layers, gate)
     if wrong is not None:
         yield TraceError(f"{trace.path / 'run.json'}: {wrong}. Copy the trace again, or record it again.")
@@ -103,8 +98,8 @@ def _wrong_mean(layers: tuple[LayerInfo, ...], gate: list[tuple[int, int]]) -> s
 
 def _strangers(trace: Trace) -> Iterator[TraceError]:
     """Shards that no line lists: another program may take them for part of the run."""
-    listed = trace.manifest.shards
-    for entry in sorted((trace.path / "shards").iterdir()):
+    listed, folder = trace.manifest.shards, trace.path / "shards"
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         stem = entry.name.partition(".")[0]
         if not (stem.isascii() and stem.isdigit() and int(stem) < listed and entry.name == shard_name(int(stem))):
             yield TraceError(f"{entry} belongs to no shard of the trace. Remove it.")

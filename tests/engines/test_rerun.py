@@ -49,6 +49,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "chunks": {"prefill_chunk": 5, "batch_size": 1},
     "lookup": {"prompt_lookup": 3},
     "static": {"cache": "static"},
+    "continuous": {"continuous": True},
     "stopped": {"stop": ("e", "1"), "sample": True, "trim_loops": False},
 }
 
@@ -310,10 +311,11 @@ def test_decoding_that_cannot_be_repeated(
 def test_decoding_reads_back_what_it_wrote() -> None:
     decoding = Decoding(sample=True, temperature=0.5, top_p=0.25, samples=2, seed=9, stop=("a", "b"))
     assert decoding_of(json.loads(json.dumps(decoding.to_json())), "x") == decoding
-    short = decoding.to_json()
-    del short["stop"]
-    with pytest.raises(TraceError, match="does not say its 'stop'"):
-        decoding_of(short, "x")
+    early = {name: value for name, value in decoding.to_json().items() if name not in ("continuous", "trim_loops")}
+    assert decoding_of(early, "x") == decoding  # made before these came
+    del early["seed"]
+    with pytest.raises(TraceError, match="does not say its 'seed'"):
+        decoding_of(early, "x")
 
 
 def test_merged_runs_are_refused_live(run: Trace, loaded: LoadedModel, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     folder = save_model(tmp_path_factory.mktemp("models") / "tiny")
     loaded = load_model(str(folder), device_map="cpu")
     out = tmp_path_factory.mktemp("runs") / "tiny.trace"
-    return record(loaded, prompts(8), out, decoding=Decoding(max_new_tokens=16, sample=True, batch_size=3))
+    return record(loaded, prompts(12), out, decoding=Decoding(max_new_tokens=24, sample=True, samples=2, batch_size=3))
 
 
 def test_a_run_that_repeats(run: Run, trace: Trace, tmp_path: Path) -> None:
