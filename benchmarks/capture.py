@@ -1,4 +1,4 @@
-"""What recording costs: python benchmarks/capture.py [--quick] [--peers] [--device cpu|cuda] [--json out.json]
+"""What recording costs: python benchmarks/capture.py [--quick] [--peers] [--phase decode] [--device cuda]
 
 Each way of getting the chosen experts of every token and layer runs in pairs with the plain model, in the same process
 and the same run. docs/benchmarks.md explains the figures.
@@ -84,8 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(memory_table(memory), flush=True)
     results: list[dict[str, Any]] = []
     for part in CUDA if device.type == "cuda" else CPU[:1] if options.quick else CPU:
+        cases = [case for case in part.cases if options.phase in (None, case.phase)]
         model = built(part.model, device)
-        for case in part.cases:
+        for case in cases:
             own = [*part.kinds, *(kinds if part.kinds is OWN else ())]
             if results:  # said once is enough
                 own = [kind for kind in own if kind is not peers.BareBridge]
@@ -200,6 +201,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What recording costs, in pairs with the plain model.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the pairs, 8 layers only; about a minute")
     parser.add_argument("--peers", action="store_true", help="nnsight and TransformerLens too, where installed")
+    parser.add_argument("--phase", choices=("prefill", "decode", "generate"), help="only the cases of this kind")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)

@@ -13,7 +13,7 @@ from benchmarks.ways import Routing, Way
 
 
 class Nnsight(Way):
-    """nnsight: one `trace` per forward, reading the inputs of every experts module. Its `tracer.cache` was slower."""
+    """nnsight: one `trace` per forward, reading the inputs of every experts module (`tracer.cache` takes as long)."""
 
     name = "nnsight"
     records = True

@@ -3,10 +3,11 @@
     python benchmarks/store.py [--tokens N] [--repetitions R] [--folder DIR]
 
 numpy saves and loads the same bytes (what the store keeps: uint8 ids, float16 or float32 weights, seven columns, the
-generations' lines) with the same four flushes to disk per batch (file, folder, generations, list of files), alternating with the store; medians are compared. Both are given the same arrays, and read what
-the system still holds in memory. "recorder write" is the store given int64 ids and float32 weights, as a recorder hands
-them over. Counting is compared with numpy.bincount on ids that are in memory already. Peak memory is that of child
-processes that write and read a quarter of the tokens and all of them.
+generations' lines) with the same four flushes to disk per batch (file, folder, generations, list of files), alternating
+with the store; medians are compared. Both are given the same arrays, and read what the system still holds in memory.
+"recorder write" is the store given int64 ids and float32 weights, as a recorder hands them over. Counting is compared
+with numpy.bincount on ids that are in memory already. Peak memory is that of child processes that write, read, count
+and validate a quarter of the tokens and all of them.
 """
 
 import argparse

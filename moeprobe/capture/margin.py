@@ -65,7 +65,7 @@ class MarginTap(LayerTap):
         ids = seen.ids
         if ids is None:
             return  # the recorder's own check names the layer
-        scores = self._watch.scores_of(ids)
+        scores = self._watch.scores_of(ids, self.site.experts)
         if scores is None:
             nothing = torch.full((forward.rows,), float("nan"), device=ids.device)
             self._put(nothing, torch.zeros_like(nothing, dtype=torch.bool))
@@ -173,13 +173,17 @@ class _Selections(TorchFunctionMode):
             self.found.append((scores.detach(), result if isinstance(result, Tensor) else result.indices))
         return result
 
-    def scores_of(self, ids: Tensor) -> Tensor | None:
-        """The scores (tokens, candidates) that the selection of `ids` (tokens, k) was made from, or None."""
+    def scores_of(self, ids: Tensor, experts: int) -> Tensor | None:
+        """The scores (tokens, candidates) that the selection of `ids` (tokens, k) was made from, or None.
+
+        Absent choices (a token over the capacity, a skipped one) may have been selected first and dropped later.
+        """
+        absent = (ids < 0) | (ids >= experts)
         for scores, chosen in reversed(self.found):
             flat = scores.reshape(-1, scores.shape[-1])
             if len(flat) == len(ids) and chosen.numel() == ids.numel():
-                same = torch.sort(chosen.reshape(ids.shape), dim=1).values == torch.sort(ids, dim=1).values
-                if bool(same.all()):
+                among = (chosen.reshape(ids.shape)[:, None, :] == ids[:, :, None]).any(dim=2)
+                if bool((among | absent).all()):
                     return flat
         return None
 

@@ -49,10 +49,10 @@ class Rows:
     def grid(self) -> Ints:
         """(sequences, positions) index of the row that was written last, -1 where nothing was."""
         shape = (int(self.sequence.max()) + 1, int(self.position.max()) + 1)
-        found = np.full(shape, UNKNOWN, dtype=np.int64)
-        # numpy assigns repeated places in order, so the last write wins.
-        found[self.sequence, self.position] = np.arange(len(self.sequence))
-        return found
+        found = np.full(shape[0] * shape[1], UNKNOWN, dtype=np.int64)
+        # The largest index is the last write. In plain assignment numpy may visit repeated places in any order.
+        np.maximum.at(found, self.sequence * shape[1] + self.position, np.arange(len(self.sequence)))
+        return found.reshape(shape)
 
 
 def rows_of(forwards: Sequence[Forward]) -> Rows:

@@ -66,7 +66,9 @@ def _run(trace: "Trace", options: dict[str, Any]) -> "Rerun":
     quiet_libraries()
     assistant = None
     if decoding.assistant and not options["teacher_forced"]:
-        assistant = load_model(decoding.assistant, device_map=options["device_map"])
+        section = trace.manifest.engine.get("assistant")
+        dtype = _then(section.get("dtype") if isinstance(section, dict) else None)
+        assistant = load_model(decoding.assistant, dtype=dtype, device_map=options["device_map"])
     loaded = _load(trace, options)
     quiet = options["as_json"]
     total = min(options["limit"] or trace.manifest.generations, trace.manifest.generations)
@@ -91,22 +93,28 @@ def _run(trace: "Trace", options: dict[str, Any]) -> "Rerun":
 def _load(trace: "Trace", options: dict[str, Any]) -> "LoadedModel":
     """The model that a trace names, in the number format it had."""
     from moeprobe.errors import TraceError
-    from moeprobe.models import DTYPES, load_model
+    from moeprobe.models import load_model
 
-    model, dtype = trace.manifest.model, trace.manifest.engine.get("dtype")
+    model = trace.manifest.model
     name = options["model"] or model.get("id")
     if not isinstance(name, str):
         raise TraceError(f"{trace.path} names no model. Give it by -m.")
-    then = dtype if dtype in DTYPES else "auto"
     revision = options["revision"]
     if revision is None and options["model"] is None and isinstance(model.get("revision"), str):
         revision = model["revision"]
     return load_model(
         name,
-        dtype=then if options["dtype"] == "auto" else options["dtype"],
+        dtype=_then(trace.manifest.engine.get("dtype")) if options["dtype"] == "auto" else options["dtype"],
         device_map=options["device_map"],
         revision=revision,
     )
+
+
+def _then(dtype: object) -> str:
+    """The number format that a manifest names, as `load_model` takes it."""
+    from moeprobe.models import DTYPES
+
+    return dtype if isinstance(dtype, str) and dtype in DTYPES else "auto"
 
 
 def _setting(setting: "Setting") -> str:

@@ -51,6 +51,9 @@ _OWN = {
 @click.option(
     "--what", multiple=True, metavar="SIGNAL", help="Record more than experts and weights; repeatable (below)."
 )
+@click.option(
+    "--hash-weights", is_flag=True, help="Hash every byte of the weight files, not a sample, for the manifest."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same command.")
 @model_options
 @force_option
@@ -93,7 +96,8 @@ def run(prompts: str, *, model: str, out: Path, force: bool, limit: int | None, 
 
     decoding = Decoding(**_decoding(options))
     quiet_libraries()
-    loaded = load_model(model, dtype=options["dtype"], device_map=options["device_map"], revision=options["revision"])
+    names = ("dtype", "device_map", "revision", "hash_weights")
+    loaded = load_model(model, **{name: options[name] for name in names})
     assistant = None
     if options["assistant"] is not None:
         assistant = load_model(options["assistant"], dtype=options["dtype"], device_map=options["device_map"])

@@ -79,9 +79,10 @@ def record(
     if reason is not None:
         raise ModelError(reason)
     sites = choose_layers(find_experts(loaded.model), layers)
-    base = _manifest(
-        loaded, prompts, decoding, what, tokenizer_section(loaded.tokenizer, raw=raw, template=template), source
-    )
+    tokenizer = tokenizer_section(loaded.tokenizer, raw=raw, template=template)
+    drafts = None if assistant is None else assistant.provenance
+    engine = engine_section(loaded.model, cache=decoding.cache, assistant=drafts)
+    base = _manifest(loaded, prompts, decoding, what, tokenizer, engine, source)
     finished = _finished(Path(out), base) if resume else None
     if finished is not None:
         return finished
@@ -169,6 +170,7 @@ def _manifest(
     decoding: Decoding,
     what: Sequence[str],
     tokenizer: dict[str, Any],
+    engine: dict[str, Any],
     source: str,
 ) -> Manifest:
     """The manifest without layers and shards, which are known once the first batch is recorded."""
@@ -178,8 +180,12 @@ def _manifest(
         moeprobe=moeprobe.__version__,
         model=loaded.provenance,
         tokenizer=tokenizer,
-        decoding={**decoding.to_json(), "end_tokens": sorted(loaded.end_tokens)},
-        engine=engine_section(loaded.model),
+        decoding={
+            **decoding.to_json(),
+            "end_tokens": sorted(loaded.end_tokens),
+            "pad_token": loaded.pad_token,
+        },
+        engine=engine,
         versions=versions_section(),
         prompts={"source": source, "count": len(prompts), "digest": digest(prompts)},
         captured=tuple(dict.fromkeys(("experts", "weights", *what))),

@@ -94,7 +94,7 @@ def rerun(
     sites = matching_sites(loaded, manifest)
     _check_tokens(loaded, manifest, where)
     with put_back(loaded, manifest, where):
-        setting = compare_setting(loaded, manifest)
+        setting = compare_setting(loaded, manifest, assistant)
         if announce is not None:
             announce(setting)
         if setting.weights == "other" and not allow_other_model:

@@ -22,7 +22,7 @@ _ALWAYS = {"max_new_tokens", "sample", "temperature", "top_p", "samples", "seed"
 _SKIPPED = {("model", "id"), ("model", "files"), ("model", "weights_sha256"), ("model", "hub"), ("model", "memory"),
             ("model", "dtype")}  # fmt: skip
 # Shown whole: single entries of these say little.
-_WHOLE = {("engine", "dtypes"), ("engine", "devices"), ("engine", "assistant")}
+_WHOLE = {("engine", "dtypes"), ("engine", "devices")}
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,16 @@ def put_back(loaded: LoadedModel, manifest: Manifest, where: str) -> Iterator[No
         tokenizer.pad_token_id = pad
 
 
-def compare_setting(loaded: LoadedModel, manifest: Manifest) -> Setting:
-    """Compare today's setting with that of a run."""
+def compare_setting(loaded: LoadedModel, manifest: Manifest, assistant: LoadedModel | None = None) -> Setting:
+    """Compare today's setting with that of a run; `assistant` is the model that drafts tokens today."""
     decoding = manifest.decoding
+    drafts = manifest.engine.get("assistant")
+    if isinstance(drafts, dict) and assistant is not None:
+        drafts = assistant.provenance
     now = {
         "model": loaded.provenance,
         "tokenizer": _tokenizer(loaded, manifest.tokenizer),
-        "engine": engine_section(
-            loaded.model, cache=manifest.engine.get("cache", ""), assistant=manifest.engine.get("assistant")
-        ),
+        "engine": engine_section(loaded.model, cache=manifest.engine.get("cache", ""), assistant=drafts),
         "versions": versions_section(),
         "decoding": {"end_tokens": sorted(loaded.end_tokens)},
     }
@@ -172,7 +173,7 @@ def compare_weights(then: Mapping[str, Any], loaded: LoadedModel) -> tuple[str, 
         return _agree(weights, present, "the headers and samples of all tensors" if parts else "every byte")
     if then.get("memory") is not None and then.get("id") != now.get("id"):
         return "other", f"it was {str(then.get('id'))[:60]!r}"
-    return "unknown", "nothing was kept that could be compared in this number format; name and config are the same"
+    return "unknown", "nothing was kept that can be compared with this model; its config is the same"
 
 
 _IMPLEMENTATIONS = ("experts_implementation", "attn_implementation")

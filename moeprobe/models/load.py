@@ -73,7 +73,12 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, *, dtype: str = "auto", device_map: str | None = None, revision: str | None = None
+    name: str,
+    *,
+    dtype: str = "auto",
+    device_map: str | None = None,
+    revision: str | None = None,
+    hash_weights: bool = False,
 ) -> LoadedModel:
     """Load a model for tracing and interchange. Code from a hub is never run (trust_remote_code stays off).
 
@@ -83,6 +88,7 @@ def load_model(
         dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
         device_map: as in transformers ("auto", "cpu", "cuda:0"; needs accelerate). Default: the first GPU, else CPU.
         revision: branch, tag or commit of a hub model.
+        hash_weights: read every byte of the weight files for the provenance, not a sample.
 
     Raises:
         ModelError: no such model, not loadable without its own code, or an unknown dtype.
@@ -108,7 +114,7 @@ def load_model(
             )
         tokenizer.pad_token = tokenizer.eos_token
     folder = None if built_in else model_folder(name)
-    return LoadedModel(model, tokenizer, name, model_section(name, model, revision, folder))
+    return LoadedModel(model, tokenizer, name, model_section(name, model, revision, folder, whole=hash_weights))
 
 
 def _built_in(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

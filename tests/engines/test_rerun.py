@@ -16,7 +16,7 @@ from moeprobe.engines.replay import Encoding, same_ids_today
 from moeprobe.engines.rerun import rerun
 from moeprobe.engines.session import Job
 from moeprobe.engines.setting import Setting, compare_weights, decoding_of, put_back
-from moeprobe.errors import ModelError, TraceError
+from moeprobe.errors import CaptureError, ModelError, TraceError
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.prompts import Prompt
 from moeprobe.trace import Generation, Routing, ShardData, Trace, load_trace, validate
@@ -285,6 +285,29 @@ def test_the_setting_is_put_back_and_taken_away_again(folder: Path, tmp_path: Pa
     with put_back(now, manifest, "a"):
         assert torch.get_num_threads() == threads + 1
     assert torch.get_num_threads() == threads
+
+
+def test_the_pad_token_is_put_back(run: Trace, loaded: LoadedModel, tmp_path: Path) -> None:
+    before = loaded.pad_token
+    other = rewritten(run, tmp_path / "a", decoding={**run.manifest.decoding, "pad_token": 65})
+    with put_back(loaded, other.manifest, "a"):
+        assert loaded.pad_token == 65
+    assert loaded.pad_token == before
+    assert rerun(other, loaded).repeats  # padding is masked, so it changes nothing
+
+
+def test_drafted_runs_need_their_assistant(loaded: LoadedModel, folder: Path, tmp_path: Path) -> None:
+    helper = load_model(str(folder), device_map="cpu")
+    decoding = Decoding(max_new_tokens=8, assistant="helper")
+    trace = record(loaded, prompts(3), tmp_path / "a", decoding=decoding, assistant=helper)
+    result = rerun(trace, loaded, assistant=helper)
+    assert (result.repeats, result.setting.differences) == (True, ())
+    with pytest.raises(CaptureError, match=r"Decoding\.assistant"):
+        rerun(trace, loaded)
+    engine = {**trace.manifest.engine, "assistant": {**helper.provenance, "family": "llama"}}
+    other = rewritten(trace, tmp_path / "b", engine=engine)
+    found = {one.field for one in rerun(other, loaded, assistant=helper).setting.differences}
+    assert found == {"engine.assistant.family"}
 
 
 @pytest.mark.parametrize(

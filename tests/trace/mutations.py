@@ -28,7 +28,8 @@ FILES = ("run.json", "generations.jsonl", "shards.jsonl", "shards/000000.safeten
 # Beyond what the imports take: the documented bound for files of a few kilobytes.
 BOUND = 64 << 20
 VALUES: list[Any] = [
-    None, True, -1, 0, 1, 2**31, 2**63, 10**300, -(10**300), 1e308, 0.5, "", "x", "../../etc/passwd", "/etc/passwd",
+    None, True, -1, 0, 1, 2**31, 2**63, 10**300, -(10**300), 1e308, 0.5, "", "x", "../../etc/passwd",
+    "/etc/passwd",
     "\0", "\ud800", "a" * 5000, [], [[]], {}, {"a": {}}, [1] * 1000, "moeprobe.trace/3", [None], [-1, 2**62], "F64", "U8",
 ]  # fmt: skip
 

@@ -58,8 +58,8 @@ def run(arguments: list[str]) -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.parametrize("options", [(), ("--sample",)], ids=["greedy", "sampled"])
 def test_killed_runs_become_the_uninterrupted_one(tmp_path: Path, options: tuple[str, ...]) -> None:
-    prompts = [{"id": f"p{n}", "prompt": f"question : please tell me about the {WORDS[n % 6]} ? answer :", "label": n % 2}
-               for n in range(120)]  # fmt: skip
+    text = "question : please tell me about the {} ? answer :"
+    prompts = [{"id": f"p{n}", "prompt": text.format(WORDS[n % 6]), "label": n % 2} for n in range(120)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
     whole, out = tmp_path / "whole.trace", tmp_path / "killed.trace"
     run(command(tmp_path, whole, *options))
