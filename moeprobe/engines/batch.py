@@ -11,6 +11,8 @@ from moeprobe.engines.sequence import GeneratedSequence, SequenceReader
 from moeprobe.engines.session import BatchOutput
 from moeprobe.trace import PHASES, SEGMENTS, Generation, Routing, ShardData
 
+# Signals of the next-token distribution.
+_OF_OUTPUT = {"entropy", "logprob"}
 _EMPTY_TOKEN = np.zeros(1, np.int32)
 
 
@@ -38,6 +40,9 @@ def assemble(reader: SequenceReader, output: BatchOutput, *, first_index: int) -
     signals = {
         name: _signal(recording, layout, stacks.get(name.rpartition(".")[0], ""), name) for name in recording.signals
     }
+    for name in _OF_OUTPUT & signals.keys():
+        # A prompt forwarded in chunks gives logits at the end of each chunk; no other way of decoding does.
+        signals[name][layout.inside_prompt()] = np.nan
     generations = [
         _record(sequence, first_index + place, layout.prompt_rows[place]) for place, sequence in enumerate(sequences)
     ]
@@ -95,6 +100,13 @@ class _Layout:
     def of(self, stack: str) -> NDArray[np.bool_]:
         """(rows,) which rows a stack routed."""
         inside: NDArray[np.bool_] = self.encoder == is_encoder(stack)
+        return inside
+
+    def inside_prompt(self) -> NDArray[np.bool_]:
+        """(rows,) prompt tokens that another prompt token follows."""
+        lengths = np.array(self.prompt_rows) + [one.answer_rows for one in self.sequences]
+        position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        inside: NDArray[np.bool_] = position < np.repeat(self.prompt_rows, lengths) - 1
         return inside
 
     def columns(self, first_index: int) -> dict[str, NDArray[np.generic]]:

@@ -256,8 +256,12 @@ def _largest(ids: Array) -> int:
 
 
 def _finite(values: Array) -> bool:
-    if values.dtype == np.float16:  # by its exponent; numpy's own test converts each number
-        return int((np.ascontiguousarray(values).view(np.uint16) & np.uint16(0x7C00)).max()) < 0x7C00
+    infinity = {"float16": (np.uint16, 0x7C00), "float32": (np.uint32, 0x7F800000)}.get(values.dtype.name)
+    if infinity is not None:
+        # As bits, NaN, infinity and everything negative are no smaller than infinity: one look settles most arrays.
+        bits = np.ascontiguousarray(values).view(infinity[0])
+        if int(bits.max()) < infinity[1]:
+            return True
     return bool(np.isfinite(values).all())
 
 
@@ -305,8 +309,14 @@ def _shifted(full: Array) -> Array:
 
 
 def widened(values: Array) -> Array:
-    """float32; by a table, twice as fast as astype."""
+    """float32; twice to four times as fast as astype."""
     if values.dtype != np.float16:
         return values
-    wide: Array = _HALF.take(values.view(np.uint16))
-    return wide
+    bits = values.view(np.uint16)
+    if 0x0400 <= int(bits.min()) and int(bits.max()) < 0x7C00:  # positive, normal: the exponent moves
+        wide = bits.astype(np.uint32)
+        wide <<= np.uint32(13)
+        wide += np.uint32(0x38000000)
+        return wide.view(np.float32)
+    full: Array = _HALF.take(bits)
+    return full

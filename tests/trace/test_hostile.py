@@ -35,4 +35,4 @@ def test_ten_thousand_mutations(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["ranges", "checksums", "links", "memory"])
 def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
-    assert mutate(tmp_path, 400, 1, fault)["failures"]
+    assert mutate(tmp_path, 150, 1, fault)["failures"]

@@ -24,7 +24,7 @@ from moeprobe.trace import (
     writer,
 )
 from moeprobe.trace.manifest import signed
-from moeprobe.trace.shard import _floats
+from moeprobe.trace.shard import _floats, widened
 
 
 @pytest.fixture
@@ -117,6 +117,9 @@ def test_every_float16_survives_and_nothing_else_is_narrowed(low: int) -> None:
         stored = _floats(values.astype(np.float32)).make()
         assert stored.dtype == np.float16
         np.testing.assert_array_equal(stored, values)
+        np.testing.assert_array_equal(widened(stored), values.astype(np.float32))
+    for values in (finite[finite >= 2.0**-14], finite[finite > 0]):
+        np.testing.assert_array_equal(widened(values), values.astype(np.float32))
     rng = np.random.default_rng(low)
     bits = rng.integers(0, 1 << 32, 4000, dtype=np.uint32) // max(low, 1) * max(low, 1)
     for one in bits.view(np.float32).reshape(-1, 1):
