@@ -16,6 +16,7 @@ from moeprobe.capture.recording import LayerRouting, Recording, StackRows, layer
 from moeprobe.capture.rows import rows_of
 from moeprobe.capture.tap import Removable, Tap
 from moeprobe.capture.tape import FLUSH_EVERY, Tape
+from moeprobe.capture.wrap import Before
 from moeprobe.errors import CaptureError
 
 
@@ -63,6 +64,8 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         refuse_compiled(self.model)
         refuse_bypassing(self.model)
+        if self.model.training:
+            raise CaptureError("The model is in train mode, where routers may add noise. Call model.eval() first.")
         if self._handles:
             raise CaptureError("This recorder is attached already. Make another one.")
         try:
@@ -182,11 +185,10 @@ class Recorder:
             keep_ids(ids)
             keep_weights(weights)
 
-        self._handles.append(
-            module.register_forward_pre_hook(record, with_kwargs=True)
-            if at_call
-            else module.register_forward_hook(record, with_kwargs=True)
-        )
+        if at_call:
+            self._handles.append(Before(module, record))
+        else:
+            self._handles.append(module.register_forward_hook(record, with_kwargs=True))
 
     def _names(self, stack: str) -> dict[str, str]:
         places = {

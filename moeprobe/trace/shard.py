@@ -313,7 +313,7 @@ def widened(values: Array) -> Array:
     if values.dtype != np.float16:
         return values
     bits = values.view(np.uint16)
-    if 0x0400 <= int(bits.min()) and int(bits.max()) < 0x7C00:  # positive, normal: the exponent moves
+    if int(bits.min()) >= 0x0400 and int(bits.max()) < 0x7C00:  # positive, normal: the exponent moves
         wide = bits.astype(np.uint32)
         wide <<= np.uint32(13)
         wide += np.uint32(0x38000000)

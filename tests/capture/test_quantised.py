@@ -399,7 +399,8 @@ class Fused(nn.Module):
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = nn.functional.linear(flat, self.router.weight, self.router.bias)  # type: ignore[arg-type]
         best, ids = torch.topk(logits, 2, dim=-1)
-        output: Tensor = self.experts.forward(flat, ids, torch.softmax(best, dim=-1))  # type: ignore[operator]
+        run = type(self.experts).forward  # the recorder sees a call of the instance's own forward
+        output: Tensor = run(self.experts, flat, ids, torch.softmax(best, dim=-1))
         return output.reshape(hidden.shape), logits
 
 
