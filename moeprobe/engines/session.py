@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel, StoppingCriteriaList
 
 from moeprobe.capture import ExpertsSite, Recorder, Recording
 from moeprobe.capture.buffers import BufferRecorder
@@ -21,6 +21,9 @@ from moeprobe.engines.stopping import StopTexts
 from moeprobe.errors import CaptureError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
+
+# Tokens of a page of the cache of continuous batching, and most tokens packed into one forward, on a CPU.
+_PAGE, _PACKED = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,12 @@ class Session:
         config = self.decoding.config(self.loaded)
         recorder.clear()
         with _neutral(model):
-            outputs = model.generate_batch([job.ids for job in jobs], generation_config=config, warmup=False)
+            outputs = model.generate_batch(
+                [job.ids for job in jobs],
+                generation_config=config,
+                continuous_batching_config=self._room(jobs),
+                warmup=False,
+            )
         # The order of requests is that in which they finished; their names end in the order they were given.
         outputs = dict(sorted(outputs.items(), key=lambda item: int(item[0].rpartition("_")[2])))
         if [output.prompt_ids for output in outputs.values()] != [job.ids for job in jobs]:
@@ -182,6 +190,14 @@ class Session:
         return BatchOutput(
             jobs, 0, new, None, np.zeros(len(jobs), np.int64), recorder.recording(outputs), counts, aligned=False
         )
+
+    def _room(self, jobs: list[Job]) -> ContinuousBatchingConfig:
+        """Cache for these jobs. On a CPU the library would take nine tenths of the machine's memory, and fill it."""
+        if self.loaded.model.device.type != "cpu":
+            return ContinuousBatchingConfig()
+        blocks = sum(-(-(len(job.ids) + self.decoding.max_new_tokens) // _PAGE) + 1 for job in jobs)
+        tokens = min(sum(len(job.ids) for job in jobs) + len(jobs), _PACKED)
+        return ContinuousBatchingConfig(page_size=_PAGE, num_blocks=blocks, max_batch_tokens=tokens)
 
     @property
     def _seq2seq(self) -> bool:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: outputs, exit codes, one-line errors, nothing half-written."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,9 @@ def test_module_entry() -> None:
 def test_all_four_verbs(run: Run, tmp_path: Path) -> None:
     trace, findings, page = tmp_path / "run.trace", tmp_path / "run.findings.json", tmp_path / "report.html"
     code, out, err = run("trace", PROMPTS, "-m", "compiled", "-o", trace, "--sample", "--max-new-tokens", 20)
-    assert (code, err) == (0, "")
+    assert code == 0
+    # Beside the result, only how large the trace may become.
+    assert re.fullmatch(r"\S*run\.trace: about \d+ bytes per token, .*: up to [\d.]+ MB\.", err.strip())
     assert "60 generations" in out
     code, out, _ = run("correlate", trace, "--by", "label", "--positive", "triggered")
     assert code == 0
@@ -188,18 +191,18 @@ def test_a_dense_model_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_in_mid_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprobe.engines import recording
+    from moeprobe.engines.session import Session
 
     calls: list[int] = []
-    original = recording.generate_batch
+    original = Session.generate
 
     def interrupt(*arguments: object, **options: object) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(*arguments, **options)
+        return original(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recording, "generate_batch", interrupt)
+    monkeypatch.setattr(Session, "generate", interrupt)
     path = tmp_path / "a.trace"
     code, _, err = run("trace", PROMPTS, "-m", "compiled", "-o", path, "--batch-size", 4, "--max-new-tokens", 4)
     assert code == 1
@@ -255,7 +258,8 @@ def test_a_real_sigint(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
-    while not (partial / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
+    index = partial / "shards.jsonl"
+    while not (index.exists() and index.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -281,21 +281,18 @@ def test_a_real_trace_and_a_real_findings_file(tmp_path: Path):
     """Written by TraceWriter, read by load_trace, and the findings pass the reader's checks."""
     fake = simulate(0, SMALL)
     layers = tuple(LayerInfo(info.layer, info.experts, info.k, 1.0, False, "experts") for info in fake.manifest.layers)
-    manifest = Manifest(layers, (), 0, 0, "", False, "now", "0", {"id": "toy"}, {}, {}, {}, {}, {})
+    manifest = Manifest(layers, "now", "0", {"id": "toy"}, {}, {}, {}, {}, {})
     with TraceWriter(tmp_path / "toy.trace") as writer:
-        for number, piece in enumerate(fake.pieces):
-            made, first = [], 0
+        for piece in fake.pieces:
+            made = []
             for index in dict.fromkeys(int(value) for value in piece.columns["generation"]):
                 one = fake.generations[index]
                 answer = len(one.text) // 5
                 texts = (one.prompt_text, one.text)
                 made.append(
-                    Generation(
-                        index, one.prompt_id, 0, *texts, "eos", answer + 1, 0, 3, answer, number, first, label=one.label
-                    )
+                    Generation(index, one.prompt_id, 0, *texts, "eos", answer + 1, 0, 3, answer, label=one.label)
                 )
-                first += 3 + answer
-            routing = {layer: Routing(ids, weights) for layer, (ids, weights, _) in piece.routing.items()}
+            routing = {f"L{layer}": Routing(ids, weights) for layer, (ids, weights, _) in piece.routing.items()}
             writer.add(ShardData(piece.columns, routing), made, manifest)
         writer.finish()
     question, rows, notes = correlate(load_trace(tmp_path / "toy.trace"), by="label")
