@@ -44,7 +44,7 @@ class Fields:
 
     def number(self, key: str) -> float:
         value = self._get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             raise self._wrong(key, "a finite number", value)
         return float(value)
 
@@ -76,6 +76,13 @@ class Fields:
 
     def _wrong(self, key: str, expected: str, value: object) -> MoeprobeError:
         return self.error(f"{self.where}: {key!r} must be {expected}, found {_kind(value)}.")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
 
 
 def parse_json(text: str, where: str, error: type[MoeprobeError]) -> Any:

@@ -7,30 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from moeprobe.cli.main import cli, main
+from moeprobe.cli.main import cli
 from moeprobe.cli.terminal import printable, table
 from moeprobe.trace import Trace, load_trace
 
-Run = Callable[..., tuple[int, str, str]]
 PROMPTS = str(Path(__file__).parents[2] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["moeprobe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +269,7 @@ QUICK = ("--bootstrap", 100, "--null", 2)
 
 SORRY = """
 from moeprobe.probes import Example, Reading
+from tests.cli.conftest import Run
 
 
 class Sorry:

@@ -1,8 +1,6 @@
 """`moeprobe doctor` as a user meets it."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +8,8 @@ import pytest
 from transformers import GptOssConfig, LlamaConfig, LlamaForCausalLM, Qwen3_5MoeTextConfig, Qwen3MoeConfig
 from transformers.utils.quantization_config import QuantizationMethod
 
-from moeprobe.cli.main import main
 from moeprobe.models.compiled import save
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["moeprobe", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return call
+from tests.cli.conftest import Run
 
 
 def test_a_folder_with_nothing_but_a_config(run: Run, tmp_path: Path) -> None:
