@@ -15,6 +15,7 @@ import pytest
 from moeprobe.cli.main import cli
 from moeprobe.cli.terminal import printable, table
 from moeprobe.trace import Trace, load_trace
+from tests.cli.conftest import Run
 
 PROMPTS = str(Path(__file__).parents[2] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl")
 
@@ -269,7 +270,6 @@ QUICK = ("--bootstrap", 100, "--null", 2)
 
 SORRY = """
 from moeprobe.probes import Example, Reading
-from tests.cli.conftest import Run
 
 
 class Sorry:
