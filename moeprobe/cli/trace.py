@@ -49,7 +49,7 @@ _OWN = {
 )
 @click.option("--layers", metavar="LIST", help="Record these layers only, for example 3,14-20.")
 @click.option(
-    "--what", multiple=True, metavar="SIGNAL", help="Record more than experts and weights; repeatable (below)."
+    "--what", multiple=True, metavar="SIGNAL", help="Record this too (see above); repeatable."
 )
 @click.option(
     "--hash-weights", is_flag=True, help="Hash every byte of the weight files, not a sample, for the manifest."
