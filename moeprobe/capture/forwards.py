@@ -40,6 +40,8 @@ class Forwards:
     def begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook of the anchor."""
         self.drop_unfinished()
+        if module.training:
+            raise CaptureError("The model is in train mode, where routers may add noise. Call model.eval() first.")
         if args:
             kwargs = {**kwargs, **_named(module, args)}
         inputs = next((kwargs[name] for name in self.inputs if kwargs.get(name) is not None), None)
@@ -117,5 +119,6 @@ def _named(module: nn.Module, args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _own(ids: Tensor) -> Tensor:
-    """`ids`, copied where they are a window into a larger tensor that would stay in memory with them."""
-    return ids if ids.untyped_storage().nbytes() <= ids.numel() * ids.element_size() else ids.clone()
+    """A copy of `ids`: the caller may write the next token into the same tensor, and a window into a larger one would
+    keep all of it in memory. Once per forward, it costs nothing that can be measured."""
+    return ids.clone()

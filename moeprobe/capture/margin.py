@@ -1,6 +1,5 @@
 """How close each routing decision was."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from moeprobe.capture.rows import Forward
 from moeprobe.capture.tap import Removable
 from moeprobe.capture.tape import Tape
 from moeprobe.capture.taps import LayerTap
+from moeprobe.capture.wrap import around
 from moeprobe.errors import CaptureError
 
 
@@ -43,6 +43,7 @@ class MarginTap(LayerTap):
         self._watch = _Selections()
         self._seen = _Seen()
         self._recorder: Any = None
+        self._selected = False  # whether any selection was seen; with k = E there is one, but no further candidate
 
     def attach(self, recorder: Any) -> Sequence[Removable]:
         self._recorder = recorder
@@ -57,7 +58,7 @@ class MarginTap(LayerTap):
             else module.register_forward_hook(self._routing, with_kwargs=True)
         )
         logits = find_router(self.model, self.site).register_forward_hook(self._logits)
-        return [Wrapped(scope, self._watched), logits, read]
+        return [around(scope, self._watched), logits, read]
 
     def end(self, forward: Forward, output: object) -> None:
         del output
@@ -70,6 +71,7 @@ class MarginTap(LayerTap):
             nothing = torch.full((forward.rows,), float("nan"), device=ids.device)
             self._put(nothing, torch.zeros_like(nothing, dtype=torch.bool))
             return
+        self._selected = True
         gap, sensitive = margin(scores, ids.shape[1], seen.logits, seen.eps)
         for groups, chosen in self._watch.groups_before(scores):
             # A group's score is mostly the sum of its two best experts'.
@@ -79,7 +81,7 @@ class MarginTap(LayerTap):
 
     def arrays(self, tape: Tape) -> dict[str, NDArray[np.generic]]:
         found = super().arrays(tape)
-        if not np.isfinite(found[self.names[0]]).any() and not self._hashed():
+        if not self._selected and not self._hashed():
             raise CaptureError(
                 f"{self.site.name}: no top-k was seen in its block, so margins cannot be recorded. Leave 'margin' out."
             )
@@ -120,33 +122,6 @@ class MarginTap(LayerTap):
         del module
         if self._recorder.running(self.stack):
             self._seen.ids, _ = read_routing(self.site, args, kwargs, output)
-
-
-class Wrapped:
-    """Runs the forward of `module` through `around` (forward, args, kwargs) until it is removed.
-
-    Not a pair of hooks: after KeyboardInterrupt torch calls no hook at all, and a mode would stay on.
-    """
-
-    def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
-        self.module, self.before = module, module.__dict__.get("forward")
-        original = module.forward
-        self._on = True
-
-        @functools.wraps(original)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return around(original, args, kwargs) if self._on else original(*args, **kwargs)
-
-        self.forward = module.forward = forward
-
-    def remove(self) -> None:
-        """Put the forward back; where somebody else has wrapped it since, it only falls silent."""
-        self._on = False
-        if self.module.__dict__.get("forward") is self.forward:
-            if self.before is None:
-                del self.module.forward
-            else:
-                self.module.forward = self.before
 
 
 class _Seen:

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moeprobe.capture.attach import read_routing, refuse_bypassing, refuse_compiled, seam
 from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
 from moeprobe.capture.forwards import Forwards
-from moeprobe.capture.recording import LayerRouting, Recording, StackRows, layer_routing
+from moeprobe.capture.recording import LayerRouting, Recording, StackRows, is_encoder, layer_routing
 from moeprobe.capture.rows import rows_of
 from moeprobe.capture.tap import Removable, Tap
 from moeprobe.capture.tape import FLUSH_EVERY, Tape
-from moeprobe.capture.wrap import Before
+from moeprobe.capture.wrap import before
 from moeprobe.errors import CaptureError
 
 
@@ -137,13 +137,33 @@ class Recorder:
                 signals |= tap.arrays(self.tape)
         return Recording(sites, stacks, layers, signals)
 
-    def routing(self) -> dict[str, LayerRouting]:
+    def routing(
+        self, sequences: Tensor | None = None, *, beam_indices: Tensor | None = None
+    ) -> dict[str, LayerRouting]:
         """Routing by site name, (sequences, positions, k), in padded coordinates; later forwards overwrite earlier.
+        Positions of padding are routed too.
+
+        Args:
+            sequences: what generate returned, (sequences, positions): then every row is checked against its token.
+            beam_indices: of a beam search (`return_dict_in_generate=True, output_scores=True`), needed there: batch
+                rows are no sequences, and without it routing is that of the rows.
 
         Raises:
-            CaptureError: as `recording`.
+            CaptureError: as `recording`; a row was computed from another token than stands in `sequences`.
         """
-        return self.recording().routing()
+        recording = self.recording()
+        if sequences is None:
+            return recording.routing()
+        tokens = sequences.detach().cpu().numpy()
+        if beam_indices is not None:
+            prompt = tokens.shape[1] - beam_indices.shape[1]
+            recording = recording.follow(beam_indices.cpu().numpy(), prompt)
+        recording = recording.spread(len(tokens))
+        for name, stack in recording.stacks.items():
+            if not is_encoder(name):
+                width = min(stack.grid.shape[1], tokens.shape[1])
+                recording.check(name, tokens, stack.grid[:, :width] >= 0)
+        return recording.routing()
 
     def flush(self) -> None:
         """Join what waits on the tape."""
@@ -186,7 +206,7 @@ class Recorder:
             keep_weights(weights)
 
         if at_call:
-            self._handles.append(Before(module, record))
+            self._handles.append(before(module, record))
         else:
             self._handles.append(module.register_forward_hook(record, with_kwargs=True))
 

@@ -68,13 +68,31 @@ def rows_of(forwards: Sequence[Forward]) -> Rows:
             "to sequences. Record one call of generate at a time."
         )
     sequence, position, token = [], [], []
-    for forward in forwards:
+    for number, forward in enumerate(forwards):
+        if number and int(forward.past) == 0:
+            _check_same_text(forwards[:number], forward)
         columns = np.arange(forward.tokens)
         sequence.append(np.repeat(np.arange(forward.sequences), forward.tokens))
         position.append(np.tile(int(forward.past) + columns, forward.sequences))
         ids = np.full(forward.rows, UNKNOWN) if forward.ids is None else forward.ids.cpu().numpy().reshape(-1)
         token.append(ids.astype(np.int64))
     return Rows(np.concatenate(sequence), np.concatenate(position), np.concatenate(token))
+
+
+def _check_same_text(before: Sequence[Forward], again: Forward) -> None:
+    """A forward from position 0 again, as without a cache, must go over the same text as the last such forward.
+
+    Raises:
+        CaptureError: it does not: two calls of generate in one recording, say.
+    """
+    last = next(forward for forward in reversed(before) if int(forward.past) == 0)
+    if last.ids is None or again.ids is None:
+        return
+    common = min(last.tokens, again.tokens)
+    if not torch.equal(last.ids[:, :common].to(again.ids.device), again.ids[:, :common]):
+        raise CaptureError(
+            "Two different texts were recorded one after the other. Call clear() between two calls of generate."
+        )
 
 
 def follow_beams(grid: Ints, beams: Ints, prompt: int) -> Ints:

@@ -13,12 +13,6 @@ from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries
 from moeprobe.errors import CaptureError, PromptError
 from moeprobe.files import check_output
 
-# Arguments of apply_chat_template that moeprobe sets itself.
-_OWN = {
-    "conversation", "messages", "chat_template", "add_generation_prompt", "tokenize", "return_dict", "return_tensors",
-    "padding", "truncation", "max_length", "continue_final_message", "tokenizer_kwargs",
-}  # fmt: skip
-
 
 @click.command(short_help="Record every routing decision of a generation run.")
 @click.argument("prompts", metavar="PROMPTS")
@@ -48,9 +42,7 @@ _OWN = {
     "--template-option", multiple=True, metavar="NAME=JSON", help="For the chat template: enable_thinking=false."
 )
 @click.option("--layers", metavar="LIST", help="Record these layers only, for example 3,14-20.")
-@click.option(
-    "--what", multiple=True, metavar="SIGNAL", help="Record this too (see above); repeatable."
-)
+@click.option("--what", multiple=True, metavar="SIGNAL", help="Record this too (see above); repeatable.")
 @click.option(
     "--hash-weights", is_flag=True, help="Hash every byte of the weight files, not a sample, for the manifest."
 )
@@ -147,12 +139,16 @@ def parse_template(items: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for item in items:
         name, equals, value = item.partition("=")
-        if not equals or not name.isidentifier() or name in _OWN:
+        if not equals or not name.isidentifier():
             raise PromptError(f"--template-option {item!r} is no NAME=JSON; write for example enable_thinking=false.")
         try:
             options[name] = json.loads(value)
         except ValueError:
             options[name] = value
+    if options:
+        from moeprobe.engines.encode import check_template
+
+        check_template(options)
     return options
 
 

@@ -3,6 +3,7 @@
 Counts are integers (gate weights in fixed point), so they are the same however the trace is cut into shards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ def segment_lengths(trace: TraceLike, segment: str) -> Ints:
     codes, size = segment_codes(trace, segment), len(trace.generations)
     lengths = np.zeros(size, dtype=np.int64)
     for shard in trace.shards():
-        inside = _numbers(shard, size)[np.isin(np.asarray(shard.segment), codes)]
+        inside = _numbers(shard, size)[_routed(shard, shared_layers(trace), codes)]
         lengths += np.bincount(inside, minlength=size)
     return lengths
 
@@ -99,7 +100,7 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
     selected = np.zeros((members.size, int(offsets[-1])), dtype=np.int64)
     gate = np.zeros_like(selected)
     for shard in trace.shards():
-        rows, generation = _kept(shard, codes, keep)
+        rows, generation = _kept(shard, shared_layers(trace), codes, keep)
         if not rows.size:
             continue
         present, local = np.unique(sample[generation], return_inverse=True)
@@ -113,10 +114,37 @@ def count(trace: TraceLike, segment: str, keep: Ints) -> Counts:
     return Counts(tokens, selected, gate, layers, experts)
 
 
-def _kept(shard: ShardLike, codes: Ints, keep: Ints) -> tuple[Ints, Ints]:
-    """Rows to count and their generations: the first keep[g] rows of the segment, by position."""
+def other_stacks(trace: TraceLike) -> list[str]:
+    """Names of the trace's stacks beside the main one."""
+    layers = getattr(trace.manifest, "layers", ())
+    return sorted({info.stack for info in layers if getattr(info, "stack", "")})
+
+
+def shared_layers(trace: TraceLike) -> Sequence[LayerLike]:
+    """The main layers, where rows may belong to another stack; none where all rows are theirs."""
+    return trace.manifest.main_layers if other_stacks(trace) else ()
+
+
+def _routed(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints) -> NDArray[np.bool_]:
+    """(rows,) rows of the segment that some layer of `infos` routed; all rows of the segment where there are none.
+
+    The prompt of an encoder-decoder model runs through the encoder: its rows are no tokens that the decoder's experts
+    could have been chosen for, and would make every share depend on the length of the prompt.
+    """
+    inside: NDArray[np.bool_] = np.isin(np.asarray(shard.segment), codes)
+    masks = []
+    for info in infos:
+        mask = shard.mask(info.layer)
+        if mask is None:
+            return inside  # every row was routed there
+        masks.append(np.asarray(mask, dtype=np.bool_).any(axis=1))
+    return inside & np.logical_or.reduce(masks) if masks else inside
+
+
+def _kept(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints, keep: Ints) -> tuple[Ints, Ints]:
+    """Rows to count and their generations: the first keep[g] routed rows of the segment, by position."""
     generation = _numbers(shard, keep.size)
-    rows = np.flatnonzero(np.isin(np.asarray(shard.segment), codes))
+    rows = np.flatnonzero(_routed(shard, infos, codes))
     rows = rows[np.lexsort((np.asarray(shard.position)[rows], generation[rows]))]
     ordered = generation[rows]
     rank = np.arange(rows.size) - np.searchsorted(ordered, ordered, side="left")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from moeprobe.correlate.counts import count, segment_lengths
+from moeprobe.correlate.counts import count, other_stacks, segment_lengths
 from moeprobe.correlate.design import Arm, Design, plan
 from moeprobe.correlate.examples import build_examples
 from moeprobe.correlate.groups import Groups, label_groups, probe_groups
@@ -35,7 +35,7 @@ def correlate(
         by: "label", or "metadata.KEY".
         positive, negative: values of the label that make the two groups; see `groups.label_groups`.
         only: "KEY=VALUE": use only generations whose label or metadata has this value.
-        segment: which tokens are compared, "answer" or "prompt".
+        segment: which tokens are compared: "answer", "thinking", "prompt" (all of it), "user", "system".
         alpha: false discovery rate below which an expert counts as associated.
         text: put a few generations with their text into the question.
 
@@ -55,6 +55,9 @@ def correlate(
     tested = compare_cells(counts, design)
     rows = build_rows(counts, design, tested, groups.name, alpha)
     notes = [*groups.notes, *unit_notes(design, MIN_UNITS, WARN_UNITS)]
+    beside = other_stacks(trace)
+    if beside:
+        notes.append(f"Experts of the main stack only; those of {', '.join(beside)} are in the trace, but not tested.")
     examples: list[dict[str, Any]] = []
     if text:
         examples, cut = build_examples(trace, groups, design, rows)

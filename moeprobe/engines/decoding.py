@@ -1,5 +1,6 @@
 """How text is generated: the decoding parameters, checked once."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,6 +10,8 @@ from moeprobe.errors import MoeprobeError
 from moeprobe.models import LoadedModel
 
 CACHES = ("dynamic", "static")
+# Scores are divided by the temperature; below this they may leave the range of 32-bit floats.
+LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Decoding:
     Attributes:
         max_new_tokens: most tokens to generate per sample.
         sample: draw from the distribution (True) or take the most likely token (False, greedy).
-        temperature, top_p: only with `sample`; 1.0 leaves the model's distribution as it is.
+        temperature, top_p: only with `sample`; 1.0 leaves the model's distribution as it is. The temperature is at
+            least LEAST_TEMPERATURE.
         samples: generations per prompt; more than one needs `sample` or `beams`.
         seed: of the random draws. Each batch draws from its own stream, (seed, batch number).
         batch_size: sequences per batch, padded on the left.
@@ -33,7 +37,7 @@ class Decoding:
         trim_loops: drop a verbatim loop at the end of a generation, from its second round on.
 
     Raises:
-        MoeprobeError: an impossible combination.
+        MoeprobeError: a value of another type or out of range, or an impossible combination.
     """
 
     max_new_tokens: int = 64
@@ -54,6 +58,7 @@ class Decoding:
     trim_loops: bool = True
 
     def __post_init__(self) -> None:
+        self._check_types()
         if min(self.max_new_tokens, self.samples, self.batch_size, self.beams) < 1:
             raise MoeprobeError("--max-new-tokens, --samples, --batch-size and --beams must be at least 1.")
         if min(self.prefill_chunk, self.prompt_lookup, self.seed) < 0:
@@ -62,13 +67,29 @@ class Decoding:
             raise MoeprobeError("Greedy decoding gives the same text each time; --samples above 1 needs --sample.")
         if not self.sample and (self.temperature != 1.0 or self.top_p != 1.0):
             raise MoeprobeError("--temperature and --top-p only act when tokens are drawn; add --sample.")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise MoeprobeError("--temperature must be above 0 and --top-p in (0, 1].")
+        if self.temperature < LEAST_TEMPERATURE or not 0 < self.top_p <= 1:
+            raise MoeprobeError(f"--temperature must be at least {LEAST_TEMPERATURE} and --top-p in (0, 1].")
         if any(not text for text in self.stop):
             raise MoeprobeError("--stop needs a text; an empty one would end every generation at once.")
         if self.cache not in CACHES:
             raise MoeprobeError(f"There is no cache {self.cache!r}. Choose one of {', '.join(CACHES)}.")
         self._check_searches()
+
+    def _check_types(self) -> None:
+        """Each value is of the type of its default, also where Python sets it; an integer passes for a float."""
+        for one in fields(self):
+            value, option = getattr(self, one.name), "--" + one.name.replace("_", "-")
+            if type(one.default) is float:
+                if type(value) not in (int, float) or not _finite(value):
+                    raise MoeprobeError(f"{option} must be a finite number, but it is {_shown(value)}.")
+            elif type(one.default) is int and type(value) is not int:
+                raise MoeprobeError(f"{option} must be a whole number, but it is {_shown(value)}.")
+            elif type(one.default) is bool and type(value) is not bool:
+                raise MoeprobeError(f"{one.name} must be True or False, but it is {_shown(value)}.")
+            elif type(one.default) is str and not isinstance(value, str):
+                raise MoeprobeError(f"{option} must be a text, but it is {_shown(value)}.")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
+            raise MoeprobeError(f"stop must be a tuple of texts, but it is {_shown(self.stop)}.")
 
     def _check_searches(self) -> None:
         if self.compile and self.cache != "static":
@@ -141,3 +162,17 @@ def _compilation(loaded: LoadedModel) -> CompileConfig:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:60]
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a large {type(value).__name__}"

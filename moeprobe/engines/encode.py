@@ -1,10 +1,10 @@
 """From prompts to token ids, through the chat template where there is one."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from moeprobe.errors import PromptError
@@ -12,6 +12,36 @@ from moeprobe.prompts import Prompt
 
 # Variables of a chat template, by name.
 Template = Mapping[str, Any]
+# Arguments of apply_chat_template that are no variables of a template: moeprobe sets them itself, or they change what
+# comes back. `tools` and `documents` are variables.
+RESERVED = frozenset({
+    "self", "conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+    "sanitize_control_tokens", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs", "kwargs",
+})  # fmt: skip
+
+
+def check_template(template: Template) -> None:
+    """Check variables of a chat template, wherever they come from.
+
+    Raises:
+        PromptError: a name that is no variable or that moeprobe sets itself, or a value that JSON, and so the trace's
+            manifest, does not hold.
+    """
+    for name, value in template.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise PromptError(
+                f"{str(name)[:60]!r} is no variable of a chat template; write for example enable_thinking."
+            )
+        if name in RESERVED:
+            raise PromptError(f"{name!r} is no variable of a chat template: moeprobe sets it itself. Leave it out.")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as problem:
+            raise PromptError(
+                f"The template variable {name!r} cannot be written as JSON, so the trace could not keep it. Give a "
+                "text, a number, true, false, a list or an object."
+            ) from problem
 
 
 def encode_prompt(
@@ -28,8 +58,10 @@ def encode_prompt(
         template: variables of the chat template, for example {"enable_thinking": False}.
 
     Raises:
-        PromptError: chat messages without a chat template, a template that refuses them, or no token at all.
+        PromptError: chat messages without a chat template, variables that `check_template` refuses, a template that
+            fails, or no token at all.
     """
+    check_template(template or {})
     if prompt.messages is None and (raw or tokenizer.chat_template is None):
         ids = tokenizer(prompt.prompt)["input_ids"]
     else:
@@ -69,8 +101,12 @@ def _templated(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, template: Tem
         encoded: Any = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True, **template
         )
-    except (TemplateError, ValueError) as problem:
-        raise PromptError(f"The chat template refused prompt {prompt.id!r}: {problem}.") from problem
+    except Exception as problem:  # a template is the model's own program and may raise anything
+        lines = str(problem).split("\n")
+        said = (lines[0].strip() or type(problem).__name__)[:200].rstrip(".")
+        raise PromptError(
+            f"The chat template refused prompt {prompt.id!r}: {said}. Check its messages and the template options."
+        ) from problem
     return encoded["input_ids"]
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moeprobe.capture.survey import bytes_per_token, survey
@@ -71,11 +71,17 @@ class Size:
         per_token: bytes of one token.
         tokens: most tokens, should every answer reach its limit.
         worst: bytes of all of them, should no number fit 16 bits.
+        each: most tokens of each generation, in the order in which they are made; they sum to `tokens`.
     """
 
     per_token: int
     tokens: int
     worst: int
+    each: tuple[int, ...] = field(default=(), repr=False)
+
+    def worst_after(self, done: int) -> int:
+        """Bytes that may still be written, when the first `done` generations already are."""
+        return self.worst if not self.tokens else self.worst * (self.tokens - sum(self.each[:done])) // self.tokens
 
     def __str__(self) -> str:
         return (
@@ -97,13 +103,19 @@ def size_of(
     """
     sites = [site for site in survey(loaded.model).sites if site.name in set(names)]
     dtype = str(loaded.model.dtype).removeprefix("torch.")
-    tokens = sum(len(job.ids) + decoding.max_new_tokens for job in jobs)
+    each = tuple(len(job.ids) + decoding.max_new_tokens for job in jobs)
+    tokens = sum(each)
     worst = bytes_per_token(sites, what, dtype, worst=True)
-    return Size(bytes_per_token(sites, what, dtype), tokens, worst * tokens)
+    return Size(bytes_per_token(sites, what, dtype), tokens, worst * tokens, each)
 
 
-def check_disk(out: Path, size: Size) -> None:
+def check_disk(out: Path, size: Size, done: int = 0) -> None:
     """Refuse a run whose trace would not fit on the disk.
+
+    Args:
+        out: directory of the trace.
+        size: of the whole trace.
+        done: generations that an interrupted run has written already; the disk counts them as used.
 
     Raises:
         OutputError: says how much is needed, and how much is free.
@@ -111,9 +123,11 @@ def check_disk(out: Path, size: Size) -> None:
     # The folders above may still have to be made.
     place = next(folder for folder in out.resolve().parents if folder.is_dir())
     free = shutil.disk_usage(place).free
-    if size.worst > free:
+    needed = size.worst_after(done)
+    if needed > free:
+        rest = f"The rest of the trace, after {done:,} generations," if done else "The trace"
         raise OutputError(
-            f"The trace may take {_megabytes(size.worst)} ({size}), but {place} has {_megabytes(free)} "
+            f"{rest} may take {_megabytes(needed)} ({size}), but {place} has {_megabytes(free)} "
             "free. Record fewer layers or signals (--layers, --what), shorten the answers, or choose another disk."
         )
 

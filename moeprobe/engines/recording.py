@@ -1,5 +1,6 @@
 """A run with transformers: prompts + model -> trace."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -75,6 +76,9 @@ def record(
     decoding = decoding or Decoding()
     if not prompts:
         raise PromptError("There are no prompts to run.")
+    repeated = [name for name, times in Counter(prompt.id for prompt in prompts).items() if times > 1]
+    if repeated:
+        raise PromptError(f"{len(repeated)} prompt ids stand twice, first {repeated[0]!r}. Give each its own.")
     reason = refusal(loaded.model)
     if reason is not None:
         raise ModelError(reason)
@@ -82,6 +86,8 @@ def record(
     tokenizer = tokenizer_section(loaded.tokenizer, raw=raw, template=template)
     drafts = None if assistant is None else assistant.provenance
     engine = engine_section(loaded.model, cache=decoding.cache, assistant=drafts)
+    # Which layers were asked for is known before the first batch: going on with others must be refused.
+    engine["layers"] = [site.name for site in sites]
     base = _manifest(loaded, prompts, decoding, what, tokenizer, engine, source)
     finished = _finished(Path(out), base) if resume else None
     if finished is not None:
@@ -92,12 +98,12 @@ def record(
         loaded, sites, decoding, what, rows=most_rows(jobs, decoding), width=widest(jobs), assistant=assistant
     )
     size = size_of(loaded, [site.name for site in sites], jobs, decoding, what)
-    check_disk(Path(out), size)
     if announce is not None:
         announce(size)
     made = 0
     with TraceWriter(Path(out), force=force, resume=resume) as writer, session:
         base = writer.continue_as(base)
+        check_disk(Path(out), size, writer.generations)
         for number, batch in enumerate(batches(jobs, decoding)):
             if number < writer.batches:
                 continue
@@ -119,6 +125,8 @@ def choose_layers(sites: list[ExpertsSite], layers: Sequence[int] | None) -> lis
     """
     if layers is None:
         return sites
+    if not layers:
+        raise CaptureError("No layer was chosen, so there is nothing to record. Name at least one.")
     missing = sorted(set(layers) - {site.layer for site in sites})
     if missing:
         have = ", ".join(site.name for site in sites)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
 
@@ -58,6 +58,20 @@ class RecordedBatch(BatchRows):
     """One batch of a trace, and its number in the run, which seeds its draws."""
 
     number: int = 0
+
+
+def as_run(manifest: Manifest) -> Manifest:
+    """The manifest as one of a single run, for putting its setting back and comparing it.
+
+    A merge keeps lists where its runs differ; its decoding becomes that of its first run. Which layers were asked for
+    is no setting of today's model; that `rerun` records the same ones comes from the layers themselves.
+    """
+    first = manifest.merged[0].get("decoding") if manifest.merged else None
+    return replace(
+        manifest,
+        decoding=first if isinstance(first, dict) else manifest.decoding,
+        engine={key: value for key, value in manifest.engine.items() if key != "layers"},
+    )
 
 
 def recorded_batches(trace: Trace, *, limit: int | None = None, vocabulary: int) -> Iterator[RecordedBatch]:

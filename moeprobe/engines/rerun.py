@@ -22,6 +22,7 @@ from moeprobe.engines.replay import (
     BatchRows,
     Encoding,
     RecordedBatch,
+    as_run,
     jobs_of,
     layer_rows,
     recorded_batches,
@@ -35,8 +36,10 @@ from moeprobe.engines.setting import Setting, compare_setting, decoding_of, put_
 from moeprobe.engines.signals import signal_infos
 from moeprobe.engines.verdict import Rerun
 from moeprobe.errors import CaptureError, ModelError, TraceError
+from moeprobe.files import check_output
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.trace import Generation, Manifest, ShardData, Trace, TraceWriter
+from moeprobe.trace.same import check_not_read
 
 # Called after each batch with (generations done, generations in all).
 Progress = Callable[[int, int], None]
@@ -82,15 +85,19 @@ def rerun(
         OutputError: `out` cannot be written.
     """
     where = str(trace.path)
-    manifest = trace.manifest
-    decoding = decoding_of(manifest.decoding, where)
-    if manifest.merged and not teacher_forced:
+    if trace.manifest.merged and not teacher_forced:
         raise TraceError(
-            f"{where} was merged from {len(manifest.merged)} runs, whose batches can no longer be told apart. Rerun "
-            "those, or add --teacher-forced, which needs no batches."
+            f"{where} was merged from {len(trace.manifest.merged)} runs, whose batches can no longer be told apart. "
+            "Rerun those, or add --teacher-forced, which needs no batches."
         )
     if teacher_forced and out is not None:
         raise TraceError("--teacher-forced generates nothing, so there is no run to write. Leave --out out.")
+    if out is not None:
+        # Before anything runs: what stands there is replaced only on request, and what is read never.
+        check_output(Path(out), force=force)
+        check_not_read(out, [trace.path])
+    manifest = as_run(trace.manifest)
+    decoding = decoding_of(manifest.decoding, where)
     sites = matching_sites(loaded, manifest)
     _check_tokens(loaded, manifest, where)
     with put_back(loaded, manifest, where):
@@ -111,8 +118,10 @@ def rerun(
                 raise
             # Margins are an extra; what was tried on a few tokens may fail on others (experts that are full).
             flags = FlagSource(False, (), f"Gate-sensitive choices are not known. {problem}")
+            # What the first attempt left in OUT.partial is its own, and may go; nothing else may.
+            again = force or run.writing
             run = _Run(trace, loaded, decoding, sites, limit, assistant, flags)
-            comparison = run.forced(progress) if teacher_forced else run.live(out, True, progress)
+            comparison = run.forced(progress) if teacher_forced else run.live(out, again, progress)
     return Rerun(
         trace=where, model=loaded.id, setting=setting, comparison=comparison, prompts=run.prompts,
         teacher_forced=teacher_forced, notes=(flags.note,) if flags.note else (),
@@ -160,6 +169,7 @@ class _Run:
         self.comparison = Comparison.of(trace.manifest.layers)
         self.prompts = {"same": 0, "other": 0, "unknown": 0}
         self.flags, self.what = flags, flags.what
+        self.writing = False
         self._tokenizer = tokenizer_section(loaded.tokenizer, raw=self.encoding.raw, template=self.encoding.template)
 
     def live(self, out: str | Path | None, force: bool, progress: Progress | None) -> Comparison:
@@ -174,6 +184,7 @@ class _Run:
         )  # fmt: skip
         with ExitStack() as stack:
             writer = None if out is None else stack.enter_context(TraceWriter(Path(out), force=force))
+            self.writing = writer is not None
             stack.enter_context(session)
             for batch in self._batches(progress):
                 jobs = self._jobs(batch)
@@ -308,10 +319,13 @@ class _Run:
             moeprobe=moeprobe.__version__,
             model=loaded.provenance,
             tokenizer=self._tokenizer,
-            engine=engine_section(
-                loaded.model, cache=self.decoding.cache,
-                assistant=None if self.assistant is None else self.assistant.provenance,
-            ),
+            engine={
+                **engine_section(
+                    loaded.model, cache=self.decoding.cache,
+                    assistant=None if self.assistant is None else self.assistant.provenance,
+                ),
+                **({"layers": before.engine["layers"]} if "layers" in before.engine else {}),
+            },
             versions=versions_section(),
             prompts={**before.prompts, "rerun_of": self.trace.digest, "limit": self.limit},
             captured=tuple(dict.fromkeys((*ALWAYS, *extra, *self.what))),

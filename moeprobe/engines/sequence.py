@@ -69,7 +69,7 @@ class SequenceReader:
         self.marks = end_marks(ends, tokenizer.all_special_tokens, delimiter)
         added = (*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values())
         self.mark_ids = sorted({*loaded.end_tokens, *(int(one) for one in added)})
-        self._prompts: dict[str, tuple[Pieces, PromptSegments]] = {}
+        self._prompts: dict[tuple[str, tuple[int, ...]], tuple[Pieces, PromptSegments]] = {}
 
     def read(self, job: Job, new: NDArray[np.int64], stopped: int) -> GeneratedSequence:
         """Make sense of one sequence.
@@ -108,7 +108,7 @@ class SequenceReader:
         return [int(token) for token in ids], len(final) > 0
 
     def _prompt(self, job: Job) -> tuple[Pieces, PromptSegments]:
-        key = job.prompt.id
+        key = (job.prompt.id, tuple(job.ids))
         if key not in self._prompts:
             pieces = decode_pieces(self.loaded.tokenizer, job.ids)
             found = segment_prompt(self.loaded.tokenizer, self._messages(job), job.ids, pieces, **self.template)

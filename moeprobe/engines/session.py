@@ -103,7 +103,24 @@ class Session:
 
     def __enter__(self) -> "Session":
         self.recorder.__enter__()
+        try:
+            if self.taps and isinstance(self.recorder, Recorder):
+                self._try(self.recorder)
+        except BaseException as error:
+            self.recorder.__exit__(type(error), error, None)
+            raise
         return self
+
+    def _try(self, recorder: Recorder) -> None:
+        """One forward of a few tokens: a signal that cannot be had must be refused before hours of generation."""
+        model: Any = self.loaded.model
+        tokens = {"input_ids": torch.full((1, 4), self.loaded.pad_token, device=model.device)}
+        if self._seq2seq:
+            tokens["decoder_input_ids"] = tokens["input_ids"]
+        with torch.inference_mode():
+            model(**tokens, use_cache=False)
+        recorder.recording()
+        recorder.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

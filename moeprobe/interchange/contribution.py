@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moeprobe.capture import ExpertsSite
+from moeprobe.capture.wrap import unwatched
 from moeprobe.errors import InterchangeError
 
 
@@ -56,8 +57,8 @@ def contribution(site: ExpertsSite, expert: int, seen: Seen) -> Tensor:
     if len(rows):
         weight = torch.where(chosen, seen.weights, torch.zeros_like(seen.weights)).sum(dim=1)[rows, None]
         alone = torch.full((len(rows), 1), expert, dtype=seen.ids.dtype, device=seen.ids.device)
-        # .forward, not a call: our own hooks must not fire, while offloading and parallel wrappers replace .forward.
-        result[rows] = site.module.forward(seen.hidden[rows], alone, weight).to(result.dtype)
+        # Neither our own hooks nor a recorder may see this call; what offloading put in place of .forward stays.
+        result[rows] = unwatched(site.module)(seen.hidden[rows], alone, weight).to(result.dtype)
     return result
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from moeprobe.errors import ModelError
+from moeprobe.models.limits import bounded_modules, check_counts
 from moeprobe.models.provenance import model_section
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -153,11 +153,15 @@ def _pretrained(
         options["experts_implementation"] = "eager"
     with _quiet_retries():
         try:
+            check_counts(PreTrainedConfig.get_config_dict(source, revision=revision or "main")[0], name)
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
             config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
-            result: Any = text_class(config).from_pretrained(source, **options)
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as problem:
-            first = str(problem).strip().split("\n")[0][:300]
+            with bounded_modules(name):
+                result: Any = text_class(config).from_pretrained(source, **options)
+        except ModelError:
+            raise
+        except Exception as problem:  # files of a model may hold anything, and its classes may fail in any way
+            first = (str(problem).strip() or type(problem).__name__).split("\n")[0][:300]
             raise ModelError(
                 f"Could not load {name!r}: {first} Check the name or folder; built in are compiled and smollm2."
             ) from problem
@@ -179,13 +183,18 @@ def text_class(config: PreTrainedConfig) -> Any:
     Raises:
         ModelError: there is none, for example for an encoder.
     """
-    for mapping, auto in _CLASSES:
-        if type(config) in mapping:
-            return auto
+    auto = auto_class(config)
+    if auto is not None:
+        return auto
     raise ModelError(
         f"transformers has no class that generates text from {config.model_type} "
         f"({type(config).__name__}). moeprobe needs a causal, encoder-decoder or multimodal language model."
     )
+
+
+def auto_class(config: PreTrainedConfig) -> Any | None:
+    """As `text_class`, with None where there is none."""
+    return next((auto for mapping, auto in _CLASSES if type(config) in mapping), None)
 
 
 def model_folder(name: str) -> Path | None:

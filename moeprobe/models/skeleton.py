@@ -9,7 +9,6 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,16 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from moeprobe.errors import ModelError
 from moeprobe.fields import parse_json
-from moeprobe.models.load import DTYPES, _quiet_retries, model_folder
+from moeprobe.models.limits import bounded_modules, check_counts
+from moeprobe.models.load import DTYPES, _quiet_retries, auto_class, model_folder
 
-AUTO_CLASSES: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForImageTextToText)
-"""Tried in this order for a config, here and when a model is loaded."""
 _CONFIG_BYTES = 16 << 20
-# Above the largest models there are, below what would keep this machine busy for minutes.
-_MOST_LAYERS, _MOST_EXPERTS = 2_000, 65_536
 
 
 @dataclass(frozen=True)
@@ -100,11 +93,6 @@ def skeleton_of(model: PreTrainedModel) -> PreTrainedModel:
     return _emptied(built)
 
 
-def auto_class(config: PreTrainedConfig) -> Any | None:
-    """The first of `AUTO_CLASSES` that knows `config`, or None."""
-    return next((auto for auto in AUTO_CLASSES if type(config) in auto._model_mapping), None)
-
-
 def _built_in(name: str, dtype: str, revision: str | None) -> Skeleton:
     """The built-in models are small, and are built with their weights."""
     from moeprobe.models.load import _built_in as build
@@ -166,29 +154,18 @@ def _check_facts(facts: dict[str, Any], name: str) -> None:
         near = difflib.get_close_matches(str(kind)[:60], list(CONFIG_MAPPING), 1)
         hint = f" Did you mean {near[0]!r}?" if near else " A newer transformers may know it."
         raise ModelError(f"transformers does not know the model type {str(kind)[:60]!r} of {name!r}.{hint}")
-    for key, value in _numbers(facts):
-        limit = _MOST_LAYERS if "layers" in key else _MOST_EXPERTS if "experts" in key else None
-        if limit is not None and value > limit:
-            raise ModelError(
-                f"The config of {name!r} says {key[:60]} = {str(value)[:20]}; at most {limit:,} are built."
-            )
-
-
-def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    if isinstance(value, dict):
-        for inner, item in value.items():
-            yield from _numbers(item, str(inner))
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield key, value
+    check_counts(facts, name)
 
 
 def _build(name: str, config: PreTrainedConfig, auto: Any, dtype: str) -> PreTrainedModel:
     wanted = (getattr(config.get_text_config(), "dtype", None) or torch.float32) if dtype == "auto" else DTYPES[dtype]
     with _quietly():
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), bounded_modules(name):
                 model: PreTrainedModel = auto.from_config(config, dtype=wanted, trust_remote_code=False)
             return _emptied(model)
+        except ModelError:
+            raise
         except Exception as problem:  # a config with impossible sizes may fail anywhere in a model's code
             raise ModelError(
                 f"transformers cannot build {config.model_type} from the config of {name!r}: {_first_line(problem)} "

@@ -26,7 +26,7 @@ class Generation:
         pair, label, metadata, messages: as the prompt file gave them.
         prompt_text: the prompt as the model saw it (template and special tokens included).
         text: what was generated, without the end-of-sequence token.
-        stop: "eos" or "length".
+        stop: "eos" (an end token), "stop" (a stop text was complete) or "length".
         generated: number of tokens sampled, the end-of-sequence token included.
         last_token: id of the last sampled token. It was never routed, so it has no row.
         prompt_rows, answer_rows: routed tokens of the prompt and of the answer.

@@ -26,6 +26,8 @@ _STACK = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SIGNAL = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _RESERVED = re.compile(r"(.*\.)?L\d+\.(experts|weights|mask)")
 _COLUMNS = ("token_id", "generation", "position", "phase", "segment", "char_start", "char_end")
+# Further columns of what `export_parquet` writes.
+_EXPORTED = ("prompt_id", "sample", "pair", "label", "token")
 _CHECK = ',\n "check": "'
 _DIGEST = re.compile(r"([0-9a-f]{64})?")
 
@@ -85,8 +87,10 @@ class Signal:
             raise TraceError(
                 f"{self.name[:100]!r} is no name for a signal: write words of letters and digits, with dots between."
             )
-        if self.name in _COLUMNS or _RESERVED.fullmatch(self.name):
-            raise TraceError(f"A signal cannot be called {self.name!r}: that is a column of every trace.")
+        if self.name in (*_COLUMNS, *_EXPORTED) or _RESERVED.fullmatch(self.name):
+            raise TraceError(
+                f"A signal cannot be called {self.name!r}: that is a column of every trace, or of its export."
+            )
         if self.kind not in ("float", "flag"):
             raise TraceError(f"Signal {self.name}: the kind is {self.kind!r}, expected 'float' or 'flag'.")
         if self.width is not None and not 1 <= self.width <= MAX_WIDTH:

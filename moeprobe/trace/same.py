@@ -1,5 +1,7 @@
-"""Whether two runs are the same, field by field: for going on with an interrupted one, and for merging."""
+"""Whether two runs are the same, field by field: for going on with one, for merging, and for what may be replaced."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from moeprobe.errors import MoeprobeError, OutputError, TraceError
@@ -34,6 +36,17 @@ def check_same_run(before: Manifest, now: Manifest, where: str) -> None:
         refuse_others(before, now, "layers", where, OutputError)
     if now.layers or now.signals:
         refuse_others(before, now, "signals", where, OutputError)
+
+
+def check_not_read(out: str | Path, sources: Iterable[Path]) -> None:
+    """Refuse to write a trace over one that is being read, or over its unfinished folder (`OUT.partial`).
+
+    Raises:
+        OutputError: `out` is one of them.
+    """
+    path = Path(out).resolve()
+    if {path, path.with_name(path.name + ".partial")} & {source.resolve() for source in sources}:
+        raise OutputError(f"{out} is what is being read, so it cannot be the output. Choose another name.")
 
 
 def check_same_layers(before: Manifest, now: Manifest, where: str) -> None:

@@ -338,3 +338,36 @@ def test_layers_of_the_encoder_alone() -> None:
         switch(input_ids=ids, decoder_input_ids=ids[:, :2])
     assert sorted(recorder.routing()) == sorted(site.name for site in sites)
     recorder.recording().check("", ids[:, :2].numpy(), np.ones((1, 2), bool))
+
+
+def test_routing_of_beams_is_that_of_the_returned_text(model: PreTrainedModel) -> None:
+    ids, mask = prompts(7)
+    how = {"num_beams": 4, "max_new_tokens": 8, "do_sample": False, "return_dict_in_generate": True}
+    with torch.inference_mode(), Recorder(model) as recorder:
+        output = model.generate(ids, attention_mask=mask, output_scores=True, **how)
+    routing = recorder.routing(output.sequences, beam_indices=output.beam_indices)
+    expected = teacher(model, output.sequences[0].tolist()[:-1])
+    for name, layer in routing.items():
+        assert (layer.experts[0] == expected[name][0]).all()
+    with pytest.raises(CaptureError, match="were recorded|computed from another token"):
+        recorder.routing(output.sequences)  # without beam_indices rows are not those of the text
+
+
+def test_two_texts_in_one_recording_are_noticed(model: PreTrainedModel) -> None:
+    first, mask = prompts(6, seed=1)
+    second, _ = prompts(6, seed=2)
+    with torch.inference_mode(), Recorder(model) as recorder:
+        model.generate(first, attention_mask=mask, max_new_tokens=3)
+        model.generate(second, attention_mask=mask, max_new_tokens=3)
+        with pytest.raises(CaptureError, match=r"clear\(\)"):
+            recorder.recording()
+
+
+def test_a_loop_that_writes_tokens_into_one_tensor(model: PreTrainedModel) -> None:
+    token, cache, fed = torch.tensor([[5]]), None, []
+    with torch.inference_mode(), Recorder(model) as recorder:
+        for value in (5, 9, 11):
+            token.fill_(value)
+            fed.append(value)
+            cache = model(input_ids=token, past_key_values=cache, use_cache=True).past_key_values
+    assert recorder.recording().stacks[""].rows.token.tolist() == fed

@@ -176,6 +176,8 @@ def config(folder: Path, **changes: Any) -> Path:
         ('{"model_type": "own", "auto_map": {"AutoConfig": "x.Y"}}', "its own code"),
         ('{"model_type": "qwen3_moe", "num_experts": "many"}', "num_experts"),
         ('{"model_type": "qwen3_moe", "num_hidden_layers": 1000000000}', "num_hidden_layers = 1000000000"),
+        ('{"model_type": "gpt2", "n_layer": 20000, "n_embd": 8, "n_head": 2, "vocab_size": 10}', "n_layer = 20000"),
+        ('{"model_type": "switch_transformers", "num_layers": 2000, "num_experts": 60000}', "num_layers = 2000"),
         ('{"model_type": "qwen3_moe", "hidden_size": -5}', "cannot"),
         ('{"model_type": "qwen3_moe", "num_attention_heads": 0, "head_dim": null}', "cannot"),
     ],
@@ -187,6 +189,18 @@ def test_a_bad_config_is_one_clear_line(run: Run, tmp_path: Path, text: str, sai
     assert said in err
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_layers_times_experts_that_are_modules_each(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moeprobe.models.limits.MOST_MODULES", 5_000)
+    body = {"model_type": "switch_transformers", "num_layers": 900, "num_experts": 30_000, "d_model": 8, "d_ff": 8}
+    (tmp_path / "config.json").write_text(json.dumps(body))
+    code, out, err = run("doctor", tmp_path)
+    assert (code, out) == (1, "")
+    assert "asks for more than 5,000 modules (layers times experts)" in err
+    # One tensor holds all experts of a layer here, so as many are built at once.
+    code, out, _ = run("doctor", config(tmp_path, num_local_experts=30_000), "--json")
+    assert (code, json.loads(out)["sites"][0]["experts"]) == (0, 30_000)
 
 
 @pytest.mark.parametrize("field", ["model_type", "hidden_act", "_name_or_path", "architectures"])

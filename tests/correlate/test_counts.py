@@ -1,5 +1,6 @@
 """Counting: against a plain loop over tokens, and the same whatever the shards."""
 
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -152,3 +153,30 @@ def test_damaged_routing_is_refused(change, error, match):
 def test_unknown_segment():
     with pytest.raises(StatsError, match="Choose one of prompt, answer"):
         segment_lengths(simulate(0, SMALL), "reply")
+
+
+def test_rows_of_another_stack_are_no_tokens():
+    """An encoder's prompt: counted as tokens, its length alone would make experts look avoided."""
+
+    def shard(encoder_rows: int) -> types.SimpleNamespace:
+        rows = encoder_rows + 1
+        mask = np.arange(rows)[:, None] == encoder_rows
+        return types.SimpleNamespace(
+            generation=np.zeros(rows, np.int32), position=np.arange(rows), segment=np.zeros(rows, np.uint8),
+            experts=lambda layer: np.zeros((rows, 1), np.uint8), weights=lambda layer: np.ones((rows, 1), np.float32),
+            mask=lambda layer: mask,
+        )  # fmt: skip
+
+    main = types.SimpleNamespace(layer=0, experts=4, k=1, stack="")
+    other = types.SimpleNamespace(layer=0, experts=4, k=1, stack="encoder")
+    for encoder_rows in (3, 30):
+        manifest = types.SimpleNamespace(main_layers=(main,), layers=(main, other), segments=("prompt", "answer"))
+        trace = types.SimpleNamespace(
+            manifest=manifest, generations=[None], shards=lambda rows=encoder_rows: [shard(rows)]
+        )
+        assert segment_lengths(trace, "prompt").tolist() == [1]
+        counts = count(trace, "prompt", np.array([1]))
+        assert (counts.tokens.tolist(), counts.selected.tolist()) == ([1], [[1, 0, 0, 0]])
+        # Without the other stack's name the same rows would all be tokens.
+        trace.manifest = types.SimpleNamespace(main_layers=(main,), segments=("prompt", "answer"))
+        assert segment_lengths(trace, "prompt").tolist() == [encoder_rows + 1]

@@ -1,6 +1,7 @@
 """Decoding parameters: each impossible combination has its sentence, and what is asked is what transformers gets."""
 
 import json
+import math
 
 import pytest
 
@@ -22,7 +23,23 @@ IMPOSSIBLE = [
     ({"samples": 2}, "Greedy decoding gives the same text each time; --samples above 1 needs --sample"),
     ({"temperature": 0.5}, "--temperature and --top-p only act when tokens are drawn; add --sample"),
     ({"top_p": 0.5}, "--temperature and --top-p only act when tokens are drawn; add --sample"),
-    ({"sample": True, "temperature": 0}, "--temperature must be above 0"),
+    ({"sample": True, "temperature": 0}, r"--temperature must be at least 0\.001"),
+    ({"sample": True, "temperature": 1e-320}, r"--temperature must be at least 0\.001"),
+    ({"sample": True, "temperature": math.nan}, "--temperature must be a finite number, but it is nan"),
+    ({"sample": True, "temperature": math.inf}, "--temperature must be a finite number, but it is inf"),
+    ({"sample": True, "temperature": 10**5000}, "--temperature must be a finite number, but it is a large int"),
+    ({"sample": True, "temperature": "0.7"}, "--temperature must be a finite number, but it is '0.7'"),
+    ({"sample": True, "temperature": True}, "--temperature must be a finite number, but it is True"),
+    ({"sample": True, "top_p": math.nan}, "--top-p must be a finite number, but it is nan"),
+    ({"max_new_tokens": 2.5}, r"--max-new-tokens must be a whole number, but it is 2\.5"),
+    ({"max_new_tokens": math.nan}, "--max-new-tokens must be a whole number"),
+    ({"samples": True, "sample": True}, "--samples must be a whole number, but it is True"),
+    ({"batch_size": "4"}, "--batch-size must be a whole number, but it is '4'"),
+    ({"seed": 1.0}, r"--seed must be a whole number, but it is 1\.0"),
+    ({"sample": "no"}, "sample must be True or False, but it is 'no'"),
+    ({"assistant": None}, "--assistant must be a text, but it is None"),
+    ({"stop": "abc"}, "stop must be a tuple of texts, but it is 'abc'"),
+    ({"stop": ("a", 3)}, "stop must be a tuple of texts"),
     ({"sample": True, "top_p": 0}, r"--top-p in \(0, 1\]"),
     ({"sample": True, "top_p": 1.1}, r"--top-p in \(0, 1\]"),
     ({"stop": ("a", "")}, "--stop needs a text; an empty one would end every generation at once"),
@@ -40,16 +57,19 @@ IMPOSSIBLE = [
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), IMPOSSIBLE, ids=[str(one[0]) for one in IMPOSSIBLE])
+@pytest.mark.parametrize(("options", "message"), IMPOSSIBLE, ids=[ascii([*one[0]]) for one in IMPOSSIBLE])
 def test_impossible_combinations(options: dict[str, object], message: str) -> None:
-    with pytest.raises(MoeprobeError, match=message):
+    with pytest.raises(MoeprobeError, match=message) as caught:
         Decoding(**options)  # type: ignore[arg-type]
+    assert str(caught.value).count("\n") == 0
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"sample": True, "samples": 3, "temperature": 0.7, "top_p": 0.9, "stop": ("a", "b")},
+        {"sample": True, "temperature": 1e-3, "top_p": 1e-320},
+        {"sample": True, "temperature": 2, "top_p": 1},
         {"beams": 3, "samples": 3, "prefill_chunk": 4},
         {"beams": 2, "cache": "static"},
         {"cache": "static", "compile": True, "sample": True, "prefill_chunk": 2},

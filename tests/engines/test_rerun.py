@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from moeprobe.engines import Decoding, record
 from moeprobe.engines.replay import Encoding, same_ids_today
 from moeprobe.engines.rerun import rerun
-from moeprobe.engines.session import Job
+from moeprobe.engines.sensitive import FlagSource
+from moeprobe.engines.session import Job, Session
 from moeprobe.engines.setting import Setting, compare_weights, decoding_of, put_back
-from moeprobe.errors import CaptureError, ModelError, TraceError
+from moeprobe.errors import CaptureError, ModelError, OutputError, TraceError
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.prompts import Prompt
-from moeprobe.trace import Generation, Routing, ShardData, Trace, load_trace, validate
+from moeprobe.trace import Generation, Routing, ShardData, Trace, load_trace, merge, validate
 from tests.engines.rewriting import rewritten
 from tests.engines.templates import LLAMA3
 from tests.engines.tiny_moe import CHOICES, EXPERTS, LAYERS, prompts, routed, save_model, set_template
@@ -425,3 +427,108 @@ def test_weights_are_told_apart(run: Trace, loaded: LoadedModel) -> None:
     )  # fmt: skip
     wrong = {"model.safetensors": "sha256:0"}
     assert compare_weights({**then, "weights_sha256": wrong}, loaded)[0] == "other"
+
+
+@pytest.fixture(scope="module")
+def short(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Trace:
+    decoding = Decoding(max_new_tokens=4, batch_size=2)
+    return record(loaded, prompts(4), tmp_path_factory.mktemp("short") / "short.trace", decoding=decoding)
+
+
+def test_merged_draws_are_compared_teacher_forced(loaded: LoadedModel, tmp_path: Path) -> None:
+    """The runs' decodings differ, so that of the merge holds lists, which no single run could have."""
+    ways = [{"seed": 0, "temperature": 0.5}, {"seed": 1, "batch_size": 3}, {"seed": 2, "samples": 2, "batch_size": 4}]
+    decodings = [Decoding(max_new_tokens=4, sample=True, **way) for way in ways]
+    runs = [record(loaded, prompts(4), tmp_path / f"{n}.trace", decoding=one) for n, one in enumerate(decodings)]
+    merged = merge([one.path for one in runs], tmp_path / "m.trace", allow_different_decoding=True)
+    assert merged.manifest.decoding["seed"] == [0, 1, 2]
+    with pytest.raises(TraceError, match=r"merged from 3 runs.*--teacher-forced"):
+        rerun(merged, loaded)
+    result = rerun(merged, loaded, teacher_forced=True)
+    assert result.repeats
+    assert result.setting.differences == ()
+    assert result.comparison.compared == merged.manifest.rows
+    planted = rerun(rewritten(merged, tmp_path / "p.trace", _one_choice), loaded, teacher_forced=True)
+    assert planted.comparison.total().flips == 1
+
+
+def test_what_is_being_read_is_not_replaced(short: Trace, loaded: LoadedModel, tmp_path: Path) -> None:
+    trace = load_trace(shutil.copytree(short.path, tmp_path / "a.trace"))
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    for out in (trace.path, tmp_path / "link" / "a.trace"):
+        with pytest.raises(OutputError, match="being read"):
+            rerun(trace, loaded, limit=1, out=out, force=True)
+    part = load_trace(trace.path.rename(tmp_path / "b.trace.partial"), incomplete=True)
+    with pytest.raises(OutputError, match="being read"):
+        rerun(part, loaded, out=tmp_path / "b.trace", force=True)
+    assert load_trace(part.path, incomplete=True).digest == short.digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.trace.partial", "link"]
+
+
+def test_layers_that_were_chosen_are_repeated(loaded: LoadedModel, tmp_path: Path) -> None:
+    decoding = Decoding(max_new_tokens=4)
+    trace = record(loaded, prompts(3), tmp_path / "a.trace", decoding=decoding, layers=[0, 2])
+    assert trace.manifest.engine["layers"] == ["L0", "L2"]
+    result = rerun(trace, loaded, out=tmp_path / "b.trace")
+    assert (result.repeats, result.setting.differences, set(result.comparison.layers)) == (True, (), {"L0", "L2"})
+    again = load_trace(tmp_path / "b.trace").manifest
+    assert again.engine == trace.manifest.engine
+    assert [info.name for info in again.layers] == ["L0", "L2"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, batch: int | None, before: Any = None) -> None:
+    """Margins are asked for, and fail: at a batch, or (None) before there is a writer, when `before` happens."""
+    module = sys.modules["moeprobe.engines.rerun"]
+
+    class Failing(Session):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.margins = "margin" in args[3]
+            if self.margins and batch is None:
+                if before is not None:
+                    before()
+                raise CaptureError("No margins.")
+            super().__init__(*args, **options)
+
+        def generate(self, jobs: list[Job], *, number: int) -> Any:
+            if self.margins and number == batch:
+                raise CaptureError("No margins.")
+            return super().generate(jobs, number=number)
+
+    monkeypatch.setattr(module, "Session", Failing)
+    monkeypatch.setattr(module, "choose_flags", lambda *_, **__: FlagSource(False, ("margin",)))
+
+
+@pytest.mark.parametrize("batch", [None, 0, 1])
+def test_without_margins_the_rerun_is_written_anew(
+    short: Trace, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int | None
+) -> None:
+    failing(monkeypatch, batch)
+    result = rerun(short, loaded, out=tmp_path / "a.trace")
+    assert result.repeats
+    assert result.notes == ("Gate-sensitive choices are not known. No margins.",)
+    assert load_trace(tmp_path / "a.trace").manifest.generations == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["a.trace"]
+
+
+def test_without_margins_nothing_is_replaced_unasked(
+    short: Trace, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stands(name: str) -> bytes:
+        return (tmp_path / name / "run.json").read_bytes()
+
+    shutil.copytree(short.path, tmp_path / "a.trace")
+    failing(monkeypatch, None)
+    with pytest.raises(OutputError, match="exists already"):
+        rerun(short, loaded, out=tmp_path / "a.trace")
+    # Another process's, which came after the first look.
+    for name in ("b.trace", "c.trace.partial"):
+        failing(monkeypatch, None, lambda name=name: shutil.copytree(short.path, tmp_path / name))
+        with pytest.raises(OutputError, match=r"exists already|interrupted run"):
+            rerun(short, loaded, out=tmp_path / name.removesuffix(".partial"))
+    assert {stands(name) for name in ("a.trace", "b.trace", "c.trace.partial")} == {
+        (short.path / "run.json").read_bytes()
+    }
+    monkeypatch.undo()
+    failing(monkeypatch, 1)
+    assert rerun(short, loaded, out=tmp_path / "a.trace", force=True).repeats
+    assert stands("a.trace") != stands("b.trace")

@@ -1,5 +1,6 @@
 """Loading by name: built-in models, folders, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,41 @@ def test_names_too_long_for_a_path_and_reprs() -> None:
         load_model("a" * 400)
     assert "\n" not in repr(load_model("compiled"))
     assert len(repr(load_model("compiled"))) < 200
+
+
+def test_a_config_that_asks_for_too_much_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"num_hidden_layers": 20_000}))
+    with pytest.raises(ModelError, match="num_hidden_layers = 20000; at most 1,000"):
+        load_model(str(folder))
+    path.write_text(json.dumps(whole))
+    load_model(str(folder))
+    monkeypatch.setattr("moeprobe.models.limits.MOST_MODULES", 20)
+    with pytest.raises(ModelError, match="more than 20 modules"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"num_experts": "many"}, {"num_attention_heads": 0}, {"hidden_size": -5}])
+def test_a_damaged_config_is_one_sentence(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = save(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match="Could not load") as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_class_of_a_config_is_chosen_in_one_place() -> None:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, Qwen3MoeConfig, ViTConfig
+    from transformers import SwitchTransformersConfig as Switch
+
+    from moeprobe.models.load import auto_class, text_class
+
+    assert auto_class(Qwen3MoeConfig()) is text_class(Qwen3MoeConfig()) is AutoModelForCausalLM
+    assert auto_class(Switch()) is text_class(Switch()) is AutoModelForSeq2SeqLM
+    assert text_class(BertConfig()) is AutoModelForCausalLM
+    assert auto_class(ViTConfig()) is None
+    with pytest.raises(ModelError, match="no class that generates text from vit"):
+        text_class(ViTConfig())

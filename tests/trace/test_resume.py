@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from store_samples import batch, contents, make, manifest
 
+from moeprobe.engines import Decoding, record
 from moeprobe.errors import MoeprobeError, OutputError, TraceError
+from moeprobe.models import load_model
 from moeprobe.trace import Trace, TraceWriter, load_trace, validate, writer
+from tests.engines.tiny_moe import prompts, save_model
 
 
 def interrupted(path: Path, batches: int) -> Path:
@@ -141,6 +144,7 @@ def test_a_damaged_rest_is_not_continued(tmp_path: Path, name: str, damage: Any,
         ({"decoding": {"seed": 1}}, "another decoding.seed: 0 then, 1 now"),
         ({"decoding": {"seed": 0, "new": True}}, "another decoding.new"),
         ({"engine": {"dtype": "bfloat16"}}, "another engine.dtype"),
+        ({"engine": {"dtype": "float32", "layers": ["L3"]}}, r"another engine.layers: None then, \['L3'\] now"),
         ({"prompts": {"digest": "y"}}, "another prompts.digest"),
         ({"versions": {"torch": "3"}}, "another versions.torch: '2' then, '3' now"),
         ({"segments": (*manifest().segments, "more")}, "other segments"),
@@ -182,3 +186,28 @@ def test_a_run_killed_before_its_name_is_given_is_finished(tmp_path: Path, monke
     trace = resumed(path)
     trace.verify()
     assert trace.manifest.generations == 6
+
+
+def test_other_layers_are_not_handed_back(tmp_path: Path) -> None:
+    """Neither from a complete trace nor from an interrupted one; the same layers are."""
+    loaded = load_model(str(save_model(tmp_path / "model")), device_map="cpu")
+
+    def run(name: str, **options: Any) -> Trace:
+        decoding = Decoding(max_new_tokens=3, batch_size=2)
+        return record(loaded, prompts(4), tmp_path / name, decoding=decoding, **options)
+
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    whole = run("whole.trace", layers=[0, 2])
+    assert whole.manifest.engine["layers"] == ["L0", "L2"]
+    with pytest.raises(KeyboardInterrupt):
+        run("half.trace", layers=[0, 2], progress=stop)
+    for name, place in (("whole.trace", "whole.trace"), ("half.trace", "half.trace.partial")):
+        for layers in (None, [0], [1, 2]):
+            with pytest.raises(OutputError, match=rf"{place} had another engine.layers: .*'L2'.* now.*--force"):
+                run(name, layers=layers, resume=True)
+    for name in ("whole.trace", "half.trace"):
+        trace = run(name, layers=[0, 2], resume=True)
+        assert [info.name for info in trace.manifest.layers] == ["L0", "L2"]
+        assert contents(trace)["arrays"] == contents(whole)["arrays"]
