@@ -108,6 +108,7 @@ class ContinuousRecorder:
         self.model = model
         self._fed = _Fed()
         self._recorder = Recorder(model, sites, [*taps, self._fed])
+        self._recorder.packed = True
         if set(self._recorder.stacks) != {""}:
             raise CaptureError("generate_batch is recorded for models of one stack only. Use generate.")
         self.sites = self._recorder.sites

@@ -60,6 +60,7 @@ class Recorder:
             if anchor is not None
         }
         self._handles: list[Removable] = []
+        self.packed = False  # rows of many requests in one forward; ContinuousRecorder's own
 
     def __enter__(self) -> "Recorder":
         refuse_compiled(self.model)
@@ -121,7 +122,7 @@ class Recorder:
         stacks = {}
         for name, stack in self.stacks.items():
             if stack.done:
-                rows = rows_of(stack.done)
+                rows = rows_of(stack.done, packed=self.packed)
                 stacks[name] = StackRows(rows, rows.grid())
                 self._check_complete(stack, len(rows.token))
         sites = tuple(site for site in self._loud if site.stack in stacks)

@@ -55,8 +55,12 @@ class Rows:
         return found.reshape(shape)
 
 
-def rows_of(forwards: Sequence[Forward]) -> Rows:
+def rows_of(forwards: Sequence[Forward], *, packed: bool = False) -> Rows:
     """The rows of some forwards, one after another.
+
+    Args:
+        forwards: in order.
+        packed: rows of many requests in one, as in continuous batching, which finds out itself what is whose.
 
     Raises:
         CaptureError: the number of sequences changed between forwards, so a batch row is no sequence.
@@ -69,7 +73,7 @@ def rows_of(forwards: Sequence[Forward]) -> Rows:
         )
     sequence, position, token = [], [], []
     for number, forward in enumerate(forwards):
-        if number and int(forward.past) == 0:
+        if number and not packed and int(forward.past) == 0:
             _check_same_text(forwards[:number], forward)
         columns = np.arange(forward.tokens)
         sequence.append(np.repeat(np.arange(forward.sequences), forward.tokens))

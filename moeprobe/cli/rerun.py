@@ -57,12 +57,13 @@ def rerun(run: Path, **options: Any) -> None:
 
 
 def _run(trace: "Trace", options: dict[str, Any]) -> "Rerun":
+    from moeprobe.engines.replay import as_run
     from moeprobe.engines.rerun import rerun as repeat
     from moeprobe.engines.setting import decoding_of
     from moeprobe.models import load_model
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
-    decoding = decoding_of(trace.manifest.decoding, str(trace.path))
+    decoding = decoding_of(as_run(trace.manifest).decoding, str(trace.path))
     quiet_libraries()
     assistant = None
     if decoding.assistant and not options["teacher_forced"]:

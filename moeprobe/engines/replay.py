@@ -1,6 +1,5 @@
 """A recorded run, batch by batch, as what would make it again: token ids, prompts, and the routing to compare with."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -10,7 +9,7 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from moeprobe.engines.encode import encode_prompt
+from moeprobe.engines.encode import check_template, encode_prompt
 from moeprobe.engines.repeats import Answer, Flags, Floats, Ints, LayerRows
 from moeprobe.engines.session import Job
 from moeprobe.errors import PromptError, TraceError
@@ -137,9 +136,12 @@ class Encoding:
         """
         section = manifest.tokenizer
         template = section.get("template_options") or {}
-        taken = set(inspect.signature(loaded.tokenizer.apply_chat_template).parameters)
-        if not isinstance(template, dict) or not all(name.isidentifier() and name not in taken for name in template):
+        if not isinstance(template, dict):
             raise TraceError(f"{where}: 'template_options' are no variables of a chat template. Record the run again.")
+        try:
+            check_template(template)
+        except PromptError as problem:
+            raise TraceError(f"{where}: 'template_options': {problem}") from problem
         seq2seq = bool(getattr(loaded.model.config, "is_encoder_decoder", False))
         return cls(loaded.tokenizer, bool(section.get("raw", not section.get("chat_template"))), template, seq2seq)
 
