@@ -92,7 +92,7 @@ def test_a_model_that_does_not_generate_fails() -> None:
 
 
 class Bypass(nn.Module):
-    """Computes the experts by their forward method, so that no hook runs."""
+    """Computes the experts by the forward of their class, so that nothing that watches the module is asked."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Bypass(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         flat = hidden.reshape(-1, hidden.shape[-1])
         _, weights, ids = self.gate(flat)
-        return self.experts.forward(flat, ids, weights).reshape(hidden.shape)
+        return type(self.experts).forward(self.experts, flat, ids, weights).reshape(hidden.shape)
 
 
 def test_a_bypassed_layer_fails_by_name() -> None:
