@@ -27,8 +27,8 @@ import numpy as np
 
 from moeprobe.files import sync_folder
 from moeprobe.trace import Generation, LayerInfo, Manifest, Routing, ShardData, TraceWriter, load_trace
+from moeprobe.trace.expert_counts import count_experts
 from moeprobe.trace.shard import COLUMNS
-from moeprobe.trace.tally import count_experts
 
 LAYERS, K, EXPERTS = 40, 8, 256
 LENGTH, PROMPT, BATCH = 1024, 64, 32  # tokens of a generation, of its prompt; generations of a batch

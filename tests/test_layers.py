@@ -11,8 +11,8 @@ import moeprobe
 
 PACKAGE = Path(moeprobe.__file__).parent
 # From the ground up; a room may import rooms to its left only.
-FLOORS = ["trace", "findings", "probes", "stats", "correlate", "models", "capture", "interchange", "engines", "report",
-          "demo", "cli"]  # fmt: skip
+FLOORS = ["trace", "findings", "probes", "stats", "correlate", "models", "chat", "capture", "doctor", "interchange",
+          "engines", "rerun", "report", "demo", "cli"]  # fmt: skip
 NO_TORCH = ["trace", "findings", "probes", "stats", "correlate", "report"]
 GROUND = ["errors", "sites", "files", "fields", "prompts", "visible"]
 

@@ -12,8 +12,8 @@ from moeprobe.cli.options import json_option, model_options
 from moeprobe.cli.terminal import printable, quiet_libraries, table
 
 if TYPE_CHECKING:
-    from moeprobe.capture.selftest import SelfTest
-    from moeprobe.capture.survey import Survey, SurveyedSite
+    from moeprobe.doctor.selftest import SelfTest
+    from moeprobe.doctor.survey import Survey, SurveyedSite
     from moeprobe.models.skeleton import Skeleton
 
 RECORDED, NOT_RECORDED, UNSURE = "recorded", "not recorded", "unsure"
@@ -36,7 +36,7 @@ def doctor(
     Exit status: 0 everything would be recorded, 1 something would not or the model cannot be used, 2 wrong usage.
     """
     quiet_libraries()
-    from moeprobe.capture.survey import survey
+    from moeprobe.doctor.survey import survey
     from moeprobe.models.skeleton import build_skeleton
 
     skeleton = build_skeleton(model, dtype=dtype, revision=revision)
@@ -57,7 +57,7 @@ def doctor(
 
 
 def _tested(skeleton: "Skeleton", dtype: str, device_map: str | None, revision: str | None) -> "SelfTest":
-    from moeprobe.capture.selftest import self_test
+    from moeprobe.doctor.selftest import self_test
     from moeprobe.models import load_model
 
     # A built-in model was built already; another device is a reason to place it anew.
@@ -69,7 +69,7 @@ def _tested(skeleton: "Skeleton", dtype: str, device_map: str | None, revision: 
 def _body(
     skeleton: "Skeleton", seen: "Survey", test: "SelfTest | None", problems: list[dict[str, str]]
 ) -> dict[str, Any]:
-    from moeprobe.capture.survey import bytes_per_token
+    from moeprobe.doctor.survey import bytes_per_token
 
     dtype = str(skeleton.model.dtype).removeprefix("torch.")
     verdict = NOT_RECORDED if problems else UNSURE if test is None and seen.doubts else RECORDED

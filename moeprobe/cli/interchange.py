@@ -204,7 +204,7 @@ def _read_pair_file(path: Path | None) -> list["Prompt"] | None:
 def _file_pairs(
     document: "Findings", loaded: "LoadedModel", prompts: list["Prompt"], path: Path, positive: str
 ) -> "PairSelection":
-    from moeprobe.engines.encode import encode_prompt
+    from moeprobe.chat.encode import encode_prompt
     from moeprobe.interchange import label_members, select_pairs, sourced
     from moeprobe.prompts import digest
 

@@ -13,9 +13,9 @@ from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries, tabl
 from moeprobe.files import check_output
 
 if TYPE_CHECKING:
-    from moeprobe.engines.setting import Setting
-    from moeprobe.engines.verdict import Rerun
     from moeprobe.models import LoadedModel
+    from moeprobe.rerun.setting import Setting
+    from moeprobe.rerun.verdict import Rerun
     from moeprobe.trace import Trace
 
 # Lines about divergences that a person reads; --json has all.
@@ -57,10 +57,10 @@ def rerun(run: Path, **options: Any) -> None:
 
 
 def _run(trace: "Trace", options: dict[str, Any]) -> "Rerun":
-    from moeprobe.engines.replay import as_run
-    from moeprobe.engines.rerun import rerun as repeat
-    from moeprobe.engines.setting import decoding_of
     from moeprobe.models import load_model
+    from moeprobe.rerun.repeating import rerun as repeat
+    from moeprobe.rerun.replay import as_run
+    from moeprobe.rerun.setting import decoding_of
 
     # Before the model is loaded: a mistake should cost a second, not minutes.
     decoding = decoding_of(as_run(trace.manifest).decoding, str(trace.path))
@@ -160,7 +160,7 @@ def _page(result: "Rerun") -> str:
 
 
 def _rows(result: "Rerun") -> Iterator[tuple[str, ...]]:
-    from moeprobe.engines.verdict import percent
+    from moeprobe.rerun.verdict import percent
 
     layers = result.comparison.layers
     total = [result.comparison.total()] if len(layers) > 1 else []

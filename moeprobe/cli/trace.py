@@ -146,7 +146,7 @@ def parse_template(items: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             options[name] = value
     if options:
-        from moeprobe.engines.encode import check_template
+        from moeprobe.chat.encode import check_template
 
         check_template(options)
     return options

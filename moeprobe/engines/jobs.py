@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moeprobe.capture.survey import bytes_per_token, survey
+from moeprobe.chat.encode import Template, encode_prompt
+from moeprobe.doctor.survey import bytes_per_token, survey
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import Template, encode_prompt
 from moeprobe.engines.session import Job
 from moeprobe.errors import ModelError, OutputError
 from moeprobe.models import LoadedModel

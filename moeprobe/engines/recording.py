@@ -10,9 +10,9 @@ from typing import Any
 import moeprobe
 from moeprobe.capture import ExpertsSite, find_experts
 from moeprobe.capture.discover import refusal
+from moeprobe.chat.encode import Template, tokenizer_section
 from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import Template, tokenizer_section
 from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_rows, size_of, widest
 from moeprobe.engines.sequence import SequenceReader
 from moeprobe.engines.session import Session

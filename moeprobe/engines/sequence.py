@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprobe.chat.encode import Template
+from moeprobe.chat.marking import Messages
+from moeprobe.chat.pieces import Pieces, decode_pieces
+from moeprobe.chat.segments import PromptSegments, chat_renderer, segment_prompt
+from moeprobe.chat.thinking import answer_segments, thinking_marks
+from moeprobe.chat.trims import end_marks, trim, turn_delimiter
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import Template
-from moeprobe.engines.marking import Messages
-from moeprobe.engines.pieces import Pieces, decode_pieces
-from moeprobe.engines.segments import PromptSegments, chat_renderer, segment_prompt
 from moeprobe.engines.session import Job
-from moeprobe.engines.thinking import answer_segments, thinking_marks
-from moeprobe.engines.trims import end_marks, trim, turn_delimiter
 from moeprobe.models import LoadedModel
 
 

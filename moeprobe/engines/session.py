@@ -16,8 +16,8 @@ from moeprobe.capture.buffers import BufferRecorder
 from moeprobe.capture.continuous import ContinuousRecorder
 from moeprobe.capture.outputs import LogprobTap
 from moeprobe.capture.signals import make_taps
+from moeprobe.chat.stopping import StopTexts
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.stopping import StopTexts
 from moeprobe.errors import CaptureError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt

@@ -11,8 +11,8 @@ from moeprobe.engines import Decoding, record
 from moeprobe.models import load_model
 from moeprobe.trace import Trace, load_trace
 from tests.cli.conftest import Run
-from tests.engines.rewriting import rewritten
 from tests.engines.tiny_moe import prompts, save_model
+from tests.rerun.rewriting import rewritten
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moeprobe.models import LoadedModel
-from tests.engines.templates import CHATML, tokenizer
+from tests.chat.chat_templates import CHATML, tokenizer
 
 
 def byte_model(template: str | None = None, dtype: torch.dtype = torch.float32, seed: int = 0) -> LoadedModel:

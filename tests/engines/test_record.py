@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from moeprobe.chat.pieces import decode_pieces
 from moeprobe.engines import Decoding, record
-from moeprobe.engines.pieces import decode_pieces
 from moeprobe.errors import CaptureError, ModelError, MoeprobeError, OutputError, PromptError
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES

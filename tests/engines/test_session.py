@@ -14,12 +14,12 @@ from transformers import CompileConfig
 
 from moeprobe.capture import Recorder, find_experts
 from moeprobe.capture.buffers import BufferRecorder
+from moeprobe.chat.stopping import StopTexts
 from moeprobe.engines import Decoding, record
 from moeprobe.engines import decoding as decoding_module
 from moeprobe.engines import jobs as jobs_module
 from moeprobe.engines.jobs import Size, batches, make_jobs, most_rows, widest
 from moeprobe.engines.session import Session, pad_left
-from moeprobe.engines.stopping import StopTexts
 from moeprobe.errors import CaptureError, MoeprobeError, OutputError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt

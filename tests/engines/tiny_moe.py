@@ -8,7 +8,7 @@ from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
-from tests.engines.templates import CHATML, tokenizer
+from tests.chat.chat_templates import CHATML, tokenizer
 
 EXPERTS, CHOICES, LAYERS = 16, 4, 3
 

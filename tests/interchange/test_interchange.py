@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
+from moeprobe.chat.encode import encode_prompt
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
 from moeprobe.correlate.groups import regroup
-from moeprobe.engines.encode import encode_prompt
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import Findings, load_findings, passes, verdict
 from moeprobe.interchange import (

@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 import pytest
-from templates import CHATML, QWEN3, tokenizer
 
+from moeprobe.chat.encode import RESERVED, check_template, encode_prompt
 from moeprobe.cli.trace import parse_template
-from moeprobe.engines.encode import RESERVED, check_template, encode_prompt
 from moeprobe.errors import PromptError
 from moeprobe.prompts import Prompt
+from tests.chat.chat_templates import CHATML, QWEN3, tokenizer
 
 PROMPT = Prompt("a", prompt="hello")
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
 
-from moeprobe.engines.marking import Messages
-from moeprobe.engines.pieces import decode_pieces
-from moeprobe.engines.segments import PromptSegments, chat_renderer, prompt_segments, segment_prompt
+from moeprobe.chat.marking import Messages
+from moeprobe.chat.pieces import decode_pieces
+from moeprobe.chat.segments import PromptSegments, chat_renderer, prompt_segments, segment_prompt
 from moeprobe.errors import CaptureError
 from moeprobe.trace import SEGMENTS
-from tests.engines.templates import CHATML, FAMILIES, GEMMA, HARMONY, LLAMA3, MISTRAL, QWEN3, R1, SPECIAL, tokenizer
+from tests.chat.chat_templates import CHATML, FAMILIES, GEMMA, HARMONY, LLAMA3, MISTRAL, QWEN3, R1, SPECIAL, tokenizer
 
 SEGMENT = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 HOSTILE = [

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprobe.engines.segments import chat_renderer
-from moeprobe.engines.trims import (
+from moeprobe.chat.segments import chat_renderer
+from moeprobe.chat.trims import (
     LOOP_DROPPED,
     LOOP_REPETITIONS,
     Trim,
@@ -21,7 +21,7 @@ from moeprobe.engines.trims import (
     turn_delimiter,
 )  # fmt: skip
 from moeprobe.errors import CaptureError
-from tests.engines.templates import CHATML, GEMMA, HARMONY, LLAMA3, MISTRAL, SPECIAL, tokenizer
+from tests.chat.chat_templates import CHATML, GEMMA, HARMONY, LLAMA3, MISTRAL, SPECIAL, tokenizer
 
 END = "<|im_end|>"
 

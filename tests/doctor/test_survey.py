@@ -1,5 +1,6 @@
 """The survey: sites, k and kind of routing without weights; bytes against a real file; what would not be recorded."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig
 
-from moeprobe.capture.dataflow import Dataflow, ReturnedBy, returned_by, routing_kind
-from moeprobe.capture.survey import Survey, SurveyedSite, bytes_per_token, survey
+from moeprobe.doctor.dataflow import Dataflow, ReturnedBy, returned_by, routing_kind
+from moeprobe.doctor.survey import Survey, SurveyedSite, bytes_per_token, survey
 from moeprobe.errors import CaptureError
 from moeprobe.models.skeleton import _put_mxfp4, skeleton_of
 from moeprobe.trace.manifest import LayerInfo, Manifest, Signal
@@ -146,7 +147,8 @@ def test_a_model_whose_copy_cannot_be_built_is_doubted(monkeypatch: pytest.Monke
     def fail(model: object) -> None:
         raise ValueError("a config that was changed")
 
-    monkeypatch.setattr("moeprobe.capture.survey.skeleton_of", fail)
+    # by the module itself: its name in the package is the function's
+    monkeypatch.setattr(sys.modules["moeprobe.doctor.survey"], "skeleton_of", fail)
     found = survey(build("qwen3_moe"))
     assert (found.problems, {(site.k, site.kind) for site in found.sites}) == ((), {(2, "unknown")})
     assert "a config that was changed" in found.doubts[0]

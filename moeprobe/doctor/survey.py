@@ -11,9 +11,9 @@ import numpy as np
 from transformers import GenerationMixin, PreTrainedModel
 
 from moeprobe.capture.attach import refuse_bypassing, refuse_compiled, seam
-from moeprobe.capture.dataflow import UNKNOWN
 from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
-from moeprobe.capture.dryrun import DryRun, Seen, adapted_kind, dry_run, path_of
+from moeprobe.doctor.dataflow import UNKNOWN
+from moeprobe.doctor.dryrun import DryRun, Seen, adapted_kind, dry_run, path_of
 from moeprobe.errors import CaptureError, MoeprobeError
 from moeprobe.models.skeleton import skeleton_of
 from moeprobe.trace.shard import COLUMNS

@@ -9,12 +9,12 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from moeprobe.engines.encode import check_template, encode_prompt
-from moeprobe.engines.repeats import Answer, Flags, Floats, Ints, LayerRows
+from moeprobe.chat.encode import check_template, encode_prompt
 from moeprobe.engines.session import Job
 from moeprobe.errors import PromptError, TraceError
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
+from moeprobe.rerun.repeats import Answer, Flags, Floats, Ints, LayerRows
 from moeprobe.trace import Generation, LayerInfo, Manifest, Routing, Shard, Trace
 
 # Stands where the user's text goes when a template is asked for what it puts around it.

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprobe.engines.segments import chat_renderer
-from moeprobe.engines.thinking import Mark, ThinkingMarks, answer_segments, find_marks, thinking_marks
+from moeprobe.chat.segments import chat_renderer
+from moeprobe.chat.thinking import Mark, ThinkingMarks, answer_segments, find_marks, thinking_marks
 from moeprobe.errors import CaptureError
 from moeprobe.trace import SEGMENTS
-from tests.engines.templates import CHATML, QWEN3, R1, tokenizer
+from tests.chat.chat_templates import CHATML, QWEN3, R1, tokenizer
 
 HARMONY_IDS = {text: 900 + place for place, text in enumerate(
     ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>"])}  # fmt: skip

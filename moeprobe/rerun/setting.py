@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from moeprobe.chat.encode import tokenizer_section
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import tokenizer_section
 from moeprobe.errors import MoeprobeError, TraceError
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.models.fingerprints import hub_folder, is_weights, weight_hashes

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from moeprobe.capture import selftest
 from moeprobe.capture.discover import ExpertsSite, Source, find_experts
 from moeprobe.capture.recorder import Recorder
-from moeprobe.capture.selftest import SelfTest, bind_routers, self_test
+from moeprobe.doctor import selftest
+from moeprobe.doctor.selftest import SelfTest, bind_routers, self_test
 from moeprobe.models import load_model
 from tests.capture.families.tiny import build
 

@@ -16,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from moeprobe.capture.attach import read_routing, seam
-from moeprobe.capture.dataflow import Dataflow, ReturnedBy, classes_of, returned_by, routing_kind, tensors
 from moeprobe.capture.discover import ExpertsSite
+from moeprobe.doctor.dataflow import Dataflow, ReturnedBy, classes_of, returned_by, routing_kind, tensors
 
 _TOKENS = 8
 # Their adapters undo what the model did to its choice, so the operations that are seen are partly ours. From the source

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from moeprobe.engines.repeats import Comparison, LayerMatch, ratio
-from moeprobe.engines.setting import Setting
+from moeprobe.rerun.repeats import Comparison, LayerMatch, ratio
+from moeprobe.rerun.setting import Setting
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """The result of `moeprobe.engines.rerun`.
+    """The result of `moeprobe.rerun.repeating`.
 
     Attributes:
         trace, model: what was repeated, with what.

@@ -13,18 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moeprobe.engines import Decoding, record
-from moeprobe.engines.replay import Encoding, same_ids_today
-from moeprobe.engines.rerun import rerun
-from moeprobe.engines.sensitive import FlagSource
 from moeprobe.engines.session import Job, Session
-from moeprobe.engines.setting import Setting, compare_weights, decoding_of, put_back
 from moeprobe.errors import CaptureError, ModelError, OutputError, TraceError
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.prompts import Prompt
+from moeprobe.rerun.repeating import rerun
+from moeprobe.rerun.replay import Encoding, same_ids_today
+from moeprobe.rerun.sensitive import FlagSource
+from moeprobe.rerun.setting import Setting, compare_weights, decoding_of, put_back
 from moeprobe.trace import Generation, Routing, ShardData, Trace, load_trace, merge, validate
-from tests.engines.rewriting import rewritten
-from tests.engines.templates import LLAMA3
+from tests.chat.chat_templates import LLAMA3
 from tests.engines.tiny_moe import CHOICES, EXPERTS, LAYERS, prompts, routed, save_model, set_template
+from tests.rerun.rewriting import rewritten
 
 
 @pytest.fixture(scope="module")
@@ -478,7 +478,7 @@ def test_layers_that_were_chosen_are_repeated(loaded: LoadedModel, tmp_path: Pat
 
 def failing(monkeypatch: pytest.MonkeyPatch, batch: int | None, before: Any = None) -> None:
     """Margins are asked for, and fail: at a batch, or (None) before there is a writer, when `before` happens."""
-    module = sys.modules["moeprobe.engines.rerun"]
+    module = sys.modules["moeprobe.rerun.repeating"]
 
     class Failing(Session):
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeprobe.engines.repeats import Answer, LayerMatch, LayerRows, first_difference
-from moeprobe.engines.verdict import percent
+from moeprobe.rerun.repeats import Answer, LayerMatch, LayerRows, first_difference
+from moeprobe.rerun.verdict import percent
 
 
 def layer(rows: list[list[int]], weights: np.ndarray) -> LayerRows:

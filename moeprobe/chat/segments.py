@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from moeprobe.engines.marking import (
+from moeprobe.chat.marking import (
     REFUSED,
     Marking,
     Messages,
@@ -24,7 +24,7 @@ from moeprobe.engines.marking import (
     place_marks,
     unused_digits,
 )  # fmt: skip
-from moeprobe.engines.pieces import Pieces
+from moeprobe.chat.pieces import Pieces
 from moeprobe.errors import CaptureError
 from moeprobe.trace import SEGMENTS
 

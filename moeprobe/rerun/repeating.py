@@ -12,13 +12,19 @@ import torch
 import moeprobe
 from moeprobe.capture import ExpertsSite, Recorder, find_experts
 from moeprobe.capture.signals import ALWAYS, make_taps
+from moeprobe.chat.encode import tokenizer_section
 from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
-from moeprobe.engines.encode import tokenizer_section
 from moeprobe.engines.jobs import batches
 from moeprobe.engines.recording import layer_info
-from moeprobe.engines.repeats import Comparison, Divergence, Ints, LayerRows, first_difference
-from moeprobe.engines.replay import (
+from moeprobe.engines.sequence import SequenceReader
+from moeprobe.engines.session import Job, Session
+from moeprobe.engines.signals import signal_infos
+from moeprobe.errors import CaptureError, ModelError, TraceError
+from moeprobe.files import check_output
+from moeprobe.models import LoadedModel, engine_section, versions_section
+from moeprobe.rerun.repeats import Comparison, Divergence, Ints, LayerRows, first_difference
+from moeprobe.rerun.replay import (
     BatchRows,
     Encoding,
     RecordedBatch,
@@ -29,15 +35,9 @@ from moeprobe.engines.replay import (
     same_ids_today,
     vocabulary,
 )  # fmt: skip
-from moeprobe.engines.sensitive import FlagSource, choose_flags
-from moeprobe.engines.sequence import SequenceReader
-from moeprobe.engines.session import Job, Session
-from moeprobe.engines.setting import Setting, compare_setting, decoding_of, put_back, token_ids
-from moeprobe.engines.signals import signal_infos
-from moeprobe.engines.verdict import Rerun
-from moeprobe.errors import CaptureError, ModelError, TraceError
-from moeprobe.files import check_output
-from moeprobe.models import LoadedModel, engine_section, versions_section
+from moeprobe.rerun.sensitive import FlagSource, choose_flags
+from moeprobe.rerun.setting import Setting, compare_setting, decoding_of, put_back, token_ids
+from moeprobe.rerun.verdict import Rerun
 from moeprobe.trace import Generation, Manifest, ShardData, Trace, TraceWriter
 from moeprobe.trace.same import check_not_read
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprobe.engines.marking import REFUSED, Render
+from moeprobe.chat.marking import REFUSED, Render
 from moeprobe.errors import CaptureError
 
 # A loop counts from three full repetitions. It must also drop at least this many tokens: the rule of a table, a list of

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moeprobe.capture.attach import read_routing, seam
-from moeprobe.capture.dataflow import ReturnedBy
 from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
-from moeprobe.capture.dryrun import handed_over, path_of
 from moeprobe.capture.recorder import Recorder
 from moeprobe.capture.recording import LayerRouting
-from moeprobe.capture.survey import generates_as_usual
+from moeprobe.doctor.dataflow import ReturnedBy
+from moeprobe.doctor.dryrun import handed_over, path_of
+from moeprobe.doctor.survey import generates_as_usual
 from moeprobe.errors import CaptureError, MoeprobeError
 
 Result = Literal["ok", "note", "failed"]
