@@ -26,8 +26,8 @@ class Source:
     """How the routing of one layer is seen.
 
     Attributes:
-        module: what is hooked.
-        when: "call" for a forward pre-hook, "return" for a forward hook, both with keyword arguments.
+        module: whose calls are watched.
+        when: "call", as its forward is called, or "return", as it returns.
         read: (args, kwargs, output, or None at a call) -> ids (tokens, k) integer, weights (tokens, k). An id below 0,
             or not below the number of experts, is an absent choice.
     """

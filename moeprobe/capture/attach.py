@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from moeprobe.capture.discover import ExpertsSite
+from moeprobe.capture.discover import ID_NAMES, WEIGHT_NAMES, ExpertsSite
 from moeprobe.errors import CaptureError
 
-_IDS = ("top_k_index", "router_indices", "selected_experts", "topk_indices", "topk_index")
-_WEIGHTS = ("top_k_weights", "routing_weights", "topk_weights", "router_weights", "expert_weights")
 # Classes that run experts without calling the experts module: hooks on it would see nothing, or the wrong thing.
 _BYPASSING = {
     "Mxfp4GptOssMLP": "it runs MXFP4 kernels on the router's weights; load with Mxfp4Config(dequantize=True)",
@@ -72,8 +70,8 @@ def read_routing(
         with contextlib.nullcontext() if torch.compiler.is_compiling() else torch._C.DisableTorchFunction():
             ids, weights = site.source.read(args, kwargs, output)
     else:
-        ids = args[1] if len(args) > 1 else _named(kwargs, _IDS)
-        weights = args[2] if len(args) > 2 else _named(kwargs, _WEIGHTS)
+        ids = args[1] if len(args) > 1 else _named(kwargs, ID_NAMES)
+        weights = args[2] if len(args) > 2 else _named(kwargs, WEIGHT_NAMES)
     usable = isinstance(ids, Tensor) and isinstance(weights, Tensor)
     if not usable or ids.dim() != 2 or ids.shape != weights.shape or ids.is_floating_point():
         shapes = [tuple(one.shape) if isinstance(one, Tensor) else None for one in (ids, weights)]

@@ -99,9 +99,16 @@ class BufferRecorder:
             layers[site.name] = layer_routing(site, ids.numpy(), weights.float().numpy())
         return Recording(tuple(self.sites), {"": StackRows(stack, stack.grid())}, layers)
 
-    def routing(self) -> dict[str, LayerRouting]:
-        """Routing by site name, (sequences, positions, k), as Recorder.routing."""
-        return self.recording().routing()
+    def routing(
+        self, sequences: Tensor | None = None, *, beam_indices: Tensor | None = None
+    ) -> dict[str, LayerRouting]:
+        """Routing by site name, (sequences, positions, k), as Recorder.routing.
+
+        Raises:
+            CaptureError: as `recording`; a token of `sequences` has no row, or one computed from another token.
+        """
+        recording = self.recording()
+        return (recording if sequences is None else recording.returned(sequences, beam_indices)).routing()
 
     def _count(self, name: str) -> int:
         return int(self._tracks[name].cursor)

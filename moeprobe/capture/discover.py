@@ -18,8 +18,9 @@ from moeprobe.errors import ModelError
 
 __all__ = ["ExpertsSite", "Source", "anchors", "count_experts", "find_experts", "is_experts", "refusal"]
 
-_ID_NAMES = {"top_k_index", "topk_index", "router_indices", "selected_experts", "topk_indices", "router_mask"}
-_WEIGHT_NAMES = {"top_k_weights", "topk_weights", "routing_weights", "router_weights", "expert_weights"}
+# What experts modules call their second and third argument.
+ID_NAMES = ("top_k_index", "topk_index", "router_indices", "selected_experts", "topk_indices", "router_mask")
+WEIGHT_NAMES = ("top_k_weights", "topk_weights", "routing_weights", "router_weights", "expert_weights")
 # Families (model_type) whose own execution is wrong, so that no record of them could be right.
 _REFUSED = {
     "nllb-moe": (
@@ -53,7 +54,7 @@ class ExpertsSite:
         experts: number of experts E that compute something, read from the weights.
         shared: whether shared experts stand beside it.
         stack: "" for the main (text decoder) stack, else "encoder", "vision", "audio", "talker", "mtp", "attention".
-        source: how its routing is seen; None: the regular seam, a forward pre-hook on `module`.
+        source: how its routing is seen; None: the regular seam, what `module` is called with.
         regular: whether `module` is called as experts(hidden (rows, width), ids, weights), also with a single choice
             per row, so that it is its own oracle.
     """
@@ -126,7 +127,7 @@ def refusal(model: PreTrainedModel) -> str | None:
 def is_experts(module: nn.Module) -> bool:
     """Whether the class's forward takes (hidden, expert ids, weights); decorators are looked through."""
     parameters = list(inspect.signature(type(module).forward).parameters)
-    return len(parameters) >= 4 and parameters[2] in _ID_NAMES and parameters[3] in _WEIGHT_NAMES
+    return len(parameters) >= 4 and parameters[2] in ID_NAMES and parameters[3] in WEIGHT_NAMES
 
 
 def count_experts(module: nn.Module) -> int:

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from moeprobe.capture.attach import read_routing, refuse_bypassing, refuse_compiled, seam
 from moeprobe.capture.discover import ExpertsSite, anchors, find_experts
 from moeprobe.capture.forwards import Forwards
-from moeprobe.capture.recording import LayerRouting, Recording, StackRows, is_encoder, layer_routing
+from moeprobe.capture.recording import LayerRouting, Recording, StackRows, layer_routing
 from moeprobe.capture.rows import rows_of
 from moeprobe.capture.tap import Removable, Tap
 from moeprobe.capture.tape import FLUSH_EVERY, Tape
@@ -145,26 +146,30 @@ class Recorder:
         Positions of padding are routed too.
 
         Args:
-            sequences: what generate returned, (sequences, positions): then every row is checked against its token.
+            sequences: what generate returned, (sequences, L): then positions are L - 1, since the last token was never
+                fed in, and every row is checked against its token (see Recording.returned).
             beam_indices: of a beam search (`return_dict_in_generate=True, output_scores=True`), needed there: batch
                 rows are no sequences, and without it routing is that of the rows.
 
         Raises:
-            CaptureError: as `recording`; a row was computed from another token than stands in `sequences`.
+            CaptureError: as `recording`; a token of `sequences` has no row, or one computed from another token.
         """
         recording = self.recording()
-        if sequences is None:
-            return recording.routing()
-        tokens = sequences.detach().cpu().numpy()
-        if beam_indices is not None:
-            prompt = tokens.shape[1] - beam_indices.shape[1]
-            recording = recording.follow(beam_indices.cpu().numpy(), prompt)
-        recording = recording.spread(len(tokens))
-        for name, stack in recording.stacks.items():
-            if not is_encoder(name):
-                width = min(stack.grid.shape[1], tokens.shape[1])
-                recording.check(name, tokens, stack.grid[:, :width] >= 0)
-        return recording.routing()
+        return (recording if sequences is None else recording.returned(sequences, beam_indices)).routing()
+
+    def rehearse(self, token: int) -> None:
+        """Forward `token` four times over and forget it: what cannot be recorded is refused before hours of generation.
+
+        Raises:
+            CaptureError: as `recording`, or from a tap that cannot see its signal.
+        """
+        tokens = {"input_ids": torch.full((1, 4), token, device=self.model.device)}
+        if getattr(self.model.config, "is_encoder_decoder", False):
+            tokens["decoder_input_ids"] = tokens["input_ids"]
+        with torch.inference_mode():
+            self.model(**tokens, use_cache=False)
+        self.recording()
+        self.clear()
 
     def flush(self) -> None:
         """Join what waits on the tape."""

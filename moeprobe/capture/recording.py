@@ -1,13 +1,14 @@
 """What a recorder hands over: flat rows, and where each token's row is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from moeprobe.capture.discover import ExpertsSite
-from moeprobe.capture.rows import Ints, Rows, check_tokens, follow_beams
+from moeprobe.capture.rows import UNKNOWN, Ints, Rows, check_tokens, follow_beams
 from moeprobe.errors import CaptureError
 
 
@@ -73,6 +74,45 @@ class Recording:
             stacks[name] = StackRows(stack.rows, np.repeat(stack.grid, repeats, axis=0))
         return Recording(self.sites, stacks, self.layers, self.signals)
 
+    def returned(self, sequences: Tensor, beams: Tensor | None = None) -> "Recording":
+        """The same recording seen from the sequences that generate returned, every row checked against its token.
+
+        The last token of each was chosen but never fed in: what may stand in its column is a rejected draft's row.
+
+        Args:
+            sequences: (sequences, L) tokens, prompts and padding included.
+            beams: (sequences, generated) `beam_indices` of a beam search. A sequence has no rows after its end there.
+
+        Returns:
+            Grids (sequences, L - 1). An encoder's are repeated for each sequence, and neither cut nor checked: its
+            tokens are others.
+
+        Raises:
+            CaptureError: another number of sequences was recorded, a row is absent, or was computed from another token.
+        """
+        tokens, seen = sequences.detach().cpu().numpy(), self
+        width = tokens.shape[1] - 1
+        real = np.ones((len(tokens), width), np.bool_)
+        if beams is not None:
+            indices = beams.cpu().numpy()
+            prompt = tokens.shape[1] - indices.shape[1]
+            seen = self.follow(indices, prompt)
+            real[:, prompt:] = indices[:, 1:] >= 0
+        seen = seen.spread(len(tokens))
+        stacks = dict(seen.stacks)
+        for name, stack in seen.stacks.items():
+            if not is_encoder(name):
+                seen.check(name, tokens, real)
+                grid = stack.grid[:, :width]
+                if self.stacks[name].grid.shape[1] != width and (stack.rows.token[grid[real]] == UNKNOWN).any():
+                    # generate does not return the places of embeddings.
+                    raise CaptureError(
+                        "Prompts were fed in as embeddings, so rows cannot be given to the tokens of the returned "
+                        "text. Hand over input_ids, or ask for the routing without sequences."
+                    )
+                stacks[name] = StackRows(stack.rows, grid)
+        return replace(self, stacks=stacks)
+
     def check(self, stack: str, tokens: Ints, real: NDArray[np.bool_]) -> None:
         """Assert that each wanted token has a row of its own (see rows.check_tokens).
 
@@ -92,7 +132,7 @@ class Recording:
 
 def is_encoder(stack: str) -> bool:
     """Whether a stack reads the prompt of an encoder-decoder model, each prompt once; all others run with the text."""
-    return stack == "encoder" or stack.startswith("encoder.")
+    return stack == "encoder"
 
 
 def layer_routing(site: ExpertsSite, ids: NDArray[np.generic], weights: NDArray[np.generic]) -> LayerRouting:

@@ -63,7 +63,8 @@ def rows_of(forwards: Sequence[Forward], *, packed: bool = False) -> Rows:
         packed: rows of many requests in one, as in continuous batching, which finds out itself what is whose.
 
     Raises:
-        CaptureError: the number of sequences changed between forwards, so a batch row is no sequence.
+        CaptureError: the number of sequences changed between forwards, so a batch row is no sequence; or two texts
+            were recorded.
     """
     counts = sorted({forward.sequences for forward in forwards})
     if len(counts) > 1:
@@ -72,9 +73,12 @@ def rows_of(forwards: Sequence[Forward], *, packed: bool = False) -> Rows:
             "to sequences. Record one call of generate at a time."
         )
     sequence, position, token = [], [], []
+    whole: Forward | None = None  # the last forward from position 0
     for number, forward in enumerate(forwards):
-        if number and not packed and int(forward.past) == 0:
-            _check_same_text(forwards[:number], forward)
+        if not packed and int(forward.past) == 0:
+            if number:
+                _check_same_text(whole, forward)
+            whole = forward
         columns = np.arange(forward.tokens)
         sequence.append(np.repeat(np.arange(forward.sequences), forward.tokens))
         position.append(np.tile(int(forward.past) + columns, forward.sequences))
@@ -83,13 +87,17 @@ def rows_of(forwards: Sequence[Forward], *, packed: bool = False) -> Rows:
     return Rows(np.concatenate(sequence), np.concatenate(position), np.concatenate(token))
 
 
-def _check_same_text(before: Sequence[Forward], again: Forward) -> None:
-    """A forward from position 0 again, as without a cache, must go over the same text as the last such forward.
+def _check_same_text(last: Forward | None, again: Forward) -> None:
+    """A later forward from position 0, as without a cache, must go over the same text as the last such forward.
 
     Raises:
-        CaptureError: it does not: two calls of generate in one recording, say.
+        CaptureError: it does not (two calls of generate in one recording, say), or there was none to compare it with.
     """
-    last = next(forward for forward in reversed(before) if int(forward.past) == 0)
+    if last is None:
+        raise CaptureError(
+            "The recording began in the middle of a text, on a cache that was filled before, and then a forward began "
+            "at position 0: whether that is the same text cannot be known. Call clear() between two calls of generate."
+        )
     if last.ids is None or again.ids is None:
         return
     common = min(last.tokens, again.tokens)

@@ -1,6 +1,6 @@
 """Taps that read one tensor of one layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from moeprobe.capture.router import are_probabilities, block_of, find_router, ro
 from moeprobe.capture.stacks import split
 from moeprobe.capture.tap import Tap
 from moeprobe.capture.tape import Tape
+from moeprobe.capture.wrap import unwatched
 from moeprobe.errors import CaptureError
 
 
@@ -109,25 +110,15 @@ class NormsTap(LayerTap):
         return site.source is None
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
-        busy = False
-
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal busy
-            if busy or not recorder.running(self.stack):
-                return
-            # The recorder's own hook must not see these calls.
-            stack = recorder.stacks[self.stack]
-            current, stack.current, busy = stack.current, None, True
-            try:
+            if recorder.running(self.stack):
                 ids, _ = read_routing(self.site, args, kwargs, None)
-                norms = self._norms(module, args[0] if args else kwargs["hidden_states"], ids)
-            finally:
-                stack.current, busy = current, False
-            recorder.tape.put(self.names[0], norms)
+                hidden = args[0] if args else kwargs["hidden_states"]
+                recorder.tape.put(self.names[0], self._norms(unwatched(module), hidden, ids))
 
         return [self.site.module.register_forward_pre_hook(take, with_kwargs=True)]
 
-    def _norms(self, module: nn.Module, hidden: Tensor, ids: Tensor) -> Tensor:
+    def _norms(self, experts: Callable[..., Tensor], hidden: Tensor, ids: Tensor) -> Tensor:
         columns = []
         for choice in range(ids.shape[1]):
             one = ids[:, choice : choice + 1]
@@ -135,7 +126,7 @@ class NormsTap(LayerTap):
             # Two slots, the second with weight 0: LongCat's loop does not run with one.
             slots = torch.where(present, one, torch.zeros_like(one)).expand(-1, 2).contiguous()
             weights = torch.tensor([1.0, 0.0], dtype=hidden.dtype, device=hidden.device).expand(len(one), -1)
-            output = module(hidden, slots, weights.contiguous())
+            output = experts(hidden, slots, weights.contiguous())
             length = output.detach().reshape(len(one), -1).float().norm(dim=-1)
             columns.append(torch.where(present[:, 0], length, torch.zeros_like(length)))
         return torch.stack(columns, dim=1)

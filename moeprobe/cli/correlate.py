@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     show_default=True, help="Which tokens to compare; prompt is all of the prompt, user and system are parts of it.",
 )  # fmt: skip
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="False discovery rate of an association.")
+@click.option(
+    "--draws", type=click.IntRange(0), default=10_000, show_default=True,
+    help="Relabellings for the family-wise p; 0 leaves it out.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the relabellings.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Findings file [default: RUN's name.findings.json]")
 @click.option("--no-text", is_flag=True, help="Keep prompt and answer text out of the findings.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
@@ -67,6 +72,7 @@ def ask(run: Path, probes: tuple[str, ...], out: Path | None, **options: Any) ->
 
     trace = load_trace(run)
     common = {"segment": options["segment"], "alpha": options["alpha"], "text": not options["no_text"]}
+    common |= {"draws": options["draws"], "seed": options["seed"]}
     common["only"] = options["only"]
     if options["by"]:
         names = {"by": options["by"], "positive": options["positive"], "negative": options["negative"]}
@@ -84,15 +90,20 @@ def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
     rows = findings.rows_of(question["name"])
     design = question["design"]
     associated = sum(row["association"] == "associated" for row in rows)
-    head = ("site", "S+", "S-", "difference", "95 % CI", "q", "verdict")
+    by_words = sum(row["association"] == "tokens only" for row in rows)
+    head = ("site", "S+", "S-", "difference", "95 % CI", "q", "q plain", "FWER p", "verdict")
     lines = [
         (
             row["site"], _digits(row["S1"]), _digits(row["S0"]), _digits(row["rate_difference"]),
-            _interval(row["rate_difference_ci"]), _digits(row["q"]), row["verdict"],
+            _interval(row["rate_difference_ci"]), _digits(row["q"]), _digits(row["marginal"]["q"]),
+            _digits(row["fwer"]), row["verdict"],
         )
         for row in rows[:top]
     ]  # fmt: skip
-    found = f"{associated} of {design['tested']} tested experts are associated (q < {design['alpha']:g})."
+    found = (
+        f"{associated} of {design['tested']} tested experts are associated (q < {design['alpha']:g}); "
+        f"{by_words} more differ no more than the words explain (q plain only)."
+    )
     rest = f"\n({len(rows) - top} more in the file)" if len(rows) > top else ""
     notes = "".join(f"\nNote: {printable(note)}" for note in findings.notes)
     asked = printable(f"{question['name']}\n{design['sentence']}")

@@ -3,14 +3,18 @@
 import math
 from typing import Any
 
-from moeprobe.correlate.counts import count, other_stacks, segment_lengths
+import numpy as np
+
+from moeprobe.correlate.counts import other_stacks, segment_lengths
 from moeprobe.correlate.design import Arm, Design, plan
 from moeprobe.correlate.examples import build_examples
+from moeprobe.correlate.gather import Gathered, gather
 from moeprobe.correlate.groups import Groups, label_groups, probe_groups
 from moeprobe.correlate.inputs import TraceLike
 from moeprobe.correlate.rows import build_rows
-from moeprobe.correlate.sentence import design_sentence, matching_words, prior_words, unit_notes
-from moeprobe.correlate.testing import MIN_UNITS, WARN_UNITS, Tested, compare_cells
+from moeprobe.correlate.selection import Selection
+from moeprobe.correlate.sentence import design_sentence, matching_words, prior_words, resampling_words, unit_notes
+from moeprobe.correlate.testing import DRAWS, MIN_UNITS, WARN_UNITS, Tested, compare_cells
 from moeprobe.errors import StatsError
 from moeprobe.probes import Probe
 
@@ -26,6 +30,8 @@ def correlate(
     segment: str = "answer",
     alpha: float = 0.05,
     text: bool = True,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """Which experts go with a probe's score or with a label: the default pipeline of docs/statistics.md.
 
@@ -38,6 +44,8 @@ def correlate(
         segment: which tokens are compared: "answer", "thinking", "prompt" (all of it), "user", "system".
         alpha: false discovery rate below which an expert counts as associated.
         text: put a few generations with their text into the question.
+        draws: relabellings for the family-wise p (max-T); 0 leaves it out.
+        seed: of the relabellings.
 
     Returns:
         The question (one object), its rows (one object for each expert) and notes, all in the form of docs/findings.md.
@@ -50,10 +58,14 @@ def correlate(
     groups = _groups(trace, probe, by, positive, negative, only)
     if not 0 < alpha < 1:
         raise StatsError(f"alpha is {alpha}; it must lie between 0 and 1, for example 0.05.")
+    if draws < 0:
+        raise StatsError(f"{draws} relabellings make no sense; use 10,000, or 0 to leave the family-wise p out.")
     design = plan(trace, groups, segment, segment_lengths(trace, segment))
-    counts = count(trace, segment, design.keep).grouped(design.unit, len(design.labels))
-    tested = compare_cells(counts, design)
-    rows = build_rows(counts, design, tested, groups.name, alpha)
+    unit = np.full(design.keep.size, -1, dtype=np.int64)
+    unit[design.keep > 0] = design.unit
+    gathered = gather(trace, Selection(segment, design.keep, unit, len(design.labels)))
+    tested = compare_cells(gathered.counts, gathered.held, design, draws=draws, seed=seed)
+    rows = build_rows(gathered.counts, design, tested, groups.name, alpha)
     notes = [*groups.notes, *unit_notes(design, MIN_UNITS, WARN_UNITS)]
     beside = other_stacks(trace)
     if beside:
@@ -72,7 +84,7 @@ def correlate(
         "negative": groups.negative,
         "quality": groups.quality,
         "grouping": groups.grouping,
-        "design": _design(design, groups, tested, alpha),
+        "design": _design(design, groups, gathered, tested, alpha, draws),
         "examples": examples,
     }
     return question, rows, [f"{groups.name}: {note}" for note in notes]
@@ -97,11 +109,12 @@ def _groups(
     return probe_groups(trace.generations, probe, only=only)
 
 
-def _design(design: Design, groups: Groups, tested: Tested, alpha: float) -> dict[str, Any]:
+def _design(
+    design: Design, groups: Groups, gathered: Gathered, tested: Tested, alpha: float, draws: int
+) -> dict[str, Any]:
     """The `design` object of docs/findings.md."""
     positive, negative = design.positive, design.negative
-    number = sum(reason is None for reason in tested.reasons)
-    result = tested.result
+    number, result = tested.beyond.tested, tested.beyond.result
     return {
         "kind": "two groups",
         "unit": design.unit_name,
@@ -112,10 +125,15 @@ def _design(design: Design, groups: Groups, tested: Tested, alpha: float) -> dic
         "length_ratio_before": _ratio(positive.tokens, positive, negative.tokens, negative),
         "length_ratio_after": _ratio(positive.tokens_used, positive, negative.tokens_used, negative),
         "length_matching": matching_words(design),
-        "response": "asin(sqrt(S))",
+        "response": "(O - E) / sqrt(V)",
+        "strata": "token",
+        "common_tokens": gathered.common,
+        "resampling": resampling_words(design, draws),
+        "draws": draws,
         "prior": prior_words(result),
         "prior_df": None if result is None or math.isinf(result.prior_df) else result.prior_df,
         "tested": number,
+        "tested_marginal": tested.marginal.tested,
         "untestable": len(tested.reasons) - number,
         "alpha": alpha,
         "sentence": design_sentence(design, groups, alpha, number),

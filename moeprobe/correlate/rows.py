@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moeprobe.correlate.counts import Counts
 from moeprobe.correlate.design import Design
-from moeprobe.correlate.testing import Tested
+from moeprobe.correlate.testing import Column, Tested
 from moeprobe.findings import verdict
 from moeprobe.sites import ExpertSite
 from moeprobe.stats import Rates, auc, decompose, pool, welch_interval
@@ -25,19 +25,20 @@ def build_rows(counts: Counts, design: Design, tested: Tested, probe: str, alpha
         probe: name of the question.
         alpha: bound on q for "associated".
     """
-    columns = _columns(counts, design, tested)
+    columns, plain = _columns(counts, design, tested), _test(tested.marginal)
     rows = []
     for cell, reason in enumerate(tested.reasons):
         numbers = {name: _number(values[cell]) for name, values in columns.items()}
         low, high = numbers.pop("ci_low"), numbers.pop("ci_high")
-        q = numbers["q"]
-        association = "untestable" if q is None else "associated" if q < alpha else "not associated"
+        marginal = {name: _number(values[cell]) for name, values in plain.items()}
+        association = _association(numbers["q"], marginal["q"], alpha)
         site = ExpertSite(int(counts.layers[cell]), int(counts.experts[cell]))
         rows.append(
             {"site": str(site), "layer": site.layer, "expert": site.expert, "probe": probe}
             | numbers
             | {
                 "rate_difference_ci": None if low is None or high is None else [low, high],
+                "marginal": marginal,
                 "association": association,
                 "reason": reason,
                 "interchange": None,
@@ -54,13 +55,27 @@ def _columns(counts: Counts, design: Design, tested: Tested) -> dict[str, Array]
     split = decompose(pooled1.S, pooled1.Q, pooled0.S, pooled0.Q)
     rates = counts.selected / counts.tokens[:, None]
     rates1, rates0 = rates[one], rates[zero]
-    low, high = _interval(rates1, rates0, _floor(counts, one), _floor(counts, zero), np.isnan(tested.p))
+    low, high = _interval(rates1, rates0, _floor(counts, one), _floor(counts, zero), np.isnan(tested.marginal.p))
     return {
         "S1": pooled1.S, "Q1": pooled1.Q, "W1": pooled1.W, "S0": pooled0.S, "Q0": pooled0.Q, "W0": pooled0.W,
         "dS": pooled1.S - pooled0.S, "dW": pooled1.W - pooled0.W, "entry": split.entry, "valuation": split.valuation,
         "rate_difference": rates1.mean(axis=0) - rates0.mean(axis=0), "ci_low": low, "ci_high": high,
-        "auc": auc(rates1, rates0), "t": tested.t, "df": tested.df, "p": tested.p, "q": tested.q,
+        "beyond_difference": np.where(np.isnan(tested.marginal.p), np.nan, tested.difference),
+        "auc": auc(rates1, rates0), **_test(tested.beyond),
     }  # fmt: skip
+
+
+def _test(column: Column) -> dict[str, Array]:
+    return {"t": column.t, "df": column.df, "p": column.p, "q": column.q, "fwer": column.fwer}
+
+
+def _association(q: float | None, marginal: float | None, alpha: float) -> str:
+    """The test beyond token identity decides. What only the other one finds may be the words and nothing else."""
+    if q is not None and q < alpha:
+        return "associated"
+    if marginal is not None and marginal < alpha:
+        return "tokens only"
+    return "untestable" if q is None else "not associated"
 
 
 def _interval(rates1: Array, rates0: Array, floor1: Array, floor0: Array, untested: NDArray[np.bool_]) -> list[Array]:

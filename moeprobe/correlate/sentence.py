@@ -20,8 +20,8 @@ def design_sentence(design: Design, groups: Groups, alpha: float, tested: int) -
     unit = {"generation": "generation, not the token"}.get(design.unit_name, "prompt, not the generation or token")
     experts = "1 expert" if tested == 1 else f"{tested:,} experts"
     return (
-        f"{first} The unit is the {unit}; moderated t-test of asin(sqrt(selection rate)), "
-        f"Benjamini-Hochberg over {experts} at {alpha:g}."
+        f"{first} The unit is the {unit}. Every token is compared only with the same token elsewhere; moderated t-test "
+        f"of selections beyond those that the tokens explain, Benjamini-Hochberg over {experts} at {alpha:g}."
     )
 
 
@@ -30,6 +30,13 @@ def matching_words(design: Design) -> str:
     if design.equal_sizes:
         return "i-th shortest with i-th shortest generation, both cut to the shorter one"
     return "generations matched by quantile rank of length (groups differ in size), both cut to the shorter one"
+
+
+def resampling_words(design: Design, draws: int) -> str:
+    """What the family-wise p was made of."""
+    if not draws:
+        return "none"
+    return f"the groups' names dealt out anew to the {design.unit_name}s, largest moderated t of all tested experts"
 
 
 def prior_words(result: ModeratedT | None) -> str:

@@ -15,7 +15,7 @@ from moeprobe.engines.batch import assemble
 from moeprobe.engines.decoding import Decoding
 from moeprobe.engines.jobs import Size, batches, check_disk, make_jobs, most_rows, size_of, widest
 from moeprobe.engines.sequence import SequenceReader
-from moeprobe.engines.session import Session
+from moeprobe.engines.session import Job, Session
 from moeprobe.engines.signals import signal_infos
 from moeprobe.errors import CaptureError, ModelError, PromptError
 from moeprobe.models import LoadedModel, engine_section, versions_section
@@ -74,20 +74,11 @@ def record(
         OutputError: `out` exists, the interrupted run was another one, or the disk is full.
     """
     decoding = decoding or Decoding()
-    if not prompts:
-        raise PromptError("There are no prompts to run.")
-    repeated = [name for name, times in Counter(prompt.id for prompt in prompts).items() if times > 1]
-    if repeated:
-        raise PromptError(f"{len(repeated)} prompt ids stand twice, first {repeated[0]!r}. Give each its own.")
-    reason = refusal(loaded.model)
-    if reason is not None:
-        raise ModelError(reason)
+    _check_prompts(prompts)
+    _check_traceable(loaded)
     sites = choose_layers(find_experts(loaded.model), layers)
     tokenizer = tokenizer_section(loaded.tokenizer, raw=raw, template=template)
-    drafts = None if assistant is None else assistant.provenance
-    engine = engine_section(loaded.model, cache=decoding.cache, assistant=drafts)
-    # Which layers were asked for is known before the first batch: going on with others must be refused.
-    engine["layers"] = [site.name for site in sites]
+    engine = _engine(loaded, decoding, sites, assistant)
     base = _manifest(loaded, prompts, decoding, what, tokenizer, engine, source)
     finished = _finished(Path(out), base) if resume else None
     if finished is not None:
@@ -100,19 +91,10 @@ def record(
     size = size_of(loaded, [site.name for site in sites], jobs, decoding, what)
     if announce is not None:
         announce(size)
-    made = 0
     with TraceWriter(Path(out), force=force, resume=resume) as writer, session:
         base = writer.continue_as(base)
         check_disk(Path(out), size, writer.generations)
-        for number, batch in enumerate(batches(jobs, decoding)):
-            if number < writer.batches:
-                continue
-            output = session.generate(batch, number=number)
-            data, generations = assemble(reader, output, first_index=writer.generations)
-            writer.add(data, generations, _described(base, sites, data))
-            made += sum(generation.generated for generation in generations)
-            if progress is not None:
-                progress(writer.generations, len(jobs), made)
+        _write(writer, session, reader, jobs, lambda data: _described(base, sites, data), progress)
         writer.finish()
     return load_trace(out)
 
@@ -132,6 +114,50 @@ def choose_layers(sites: list[ExpertsSite], layers: Sequence[int] | None) -> lis
         have = ", ".join(site.name for site in sites)
         raise CaptureError(f"L{missing[0]} has no routed experts that could be recorded. They are in {have}.")
     return [site for site in sites if site.layer in set(layers)]
+
+
+def _check_prompts(prompts: Sequence[Prompt]) -> None:
+    if not prompts:
+        raise PromptError("There are no prompts to run.")
+    repeated = [name for name, times in Counter(prompt.id for prompt in prompts).items() if times > 1]
+    if repeated:
+        raise PromptError(f"{len(repeated)} prompt ids stand twice, first {repeated[0]!r}. Give each its own.")
+
+
+def _check_traceable(loaded: LoadedModel) -> None:
+    reason = refusal(loaded.model)
+    if reason is not None:
+        raise ModelError(reason)
+
+
+def _engine(
+    loaded: LoadedModel, decoding: Decoding, sites: Sequence[ExpertsSite], assistant: LoadedModel | None
+) -> dict[str, Any]:
+    drafts = None if assistant is None else assistant.provenance
+    engine = engine_section(loaded.model, cache=decoding.cache, assistant=drafts)
+    # Which layers were asked for is known before the first batch: going on with others must be refused.
+    return {**engine, "layers": [site.name for site in sites]}
+
+
+def _write(
+    writer: TraceWriter,
+    session: Session,
+    reader: SequenceReader,
+    jobs: list[Job],
+    described: Callable[[ShardData], Manifest],
+    progress: Progress | None,
+) -> None:
+    """Generate and write all batches that the writer does not hold yet."""
+    made = 0
+    for number, batch in enumerate(batches(jobs, session.decoding)):
+        if number < writer.batches:
+            continue
+        output = session.generate(batch, number=number)
+        data, generations = assemble(reader, output, first_index=writer.generations)
+        writer.add(data, generations, described(data))
+        made += sum(generation.generated for generation in generations)
+        if progress is not None:
+            progress(writer.generations, len(jobs), made)
 
 
 def _described(base: Manifest, sites: list[ExpertsSite], data: ShardData) -> Manifest:

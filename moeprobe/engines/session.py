@@ -105,22 +105,11 @@ class Session:
         self.recorder.__enter__()
         try:
             if self.taps and isinstance(self.recorder, Recorder):
-                self._try(self.recorder)
+                self.recorder.rehearse(self.loaded.pad_token)
         except BaseException as error:
             self.recorder.__exit__(type(error), error, None)
             raise
         return self
-
-    def _try(self, recorder: Recorder) -> None:
-        """One forward of a few tokens: a signal that cannot be had must be refused before hours of generation."""
-        model: Any = self.loaded.model
-        tokens = {"input_ids": torch.full((1, 4), self.loaded.pad_token, device=model.device)}
-        if self._seq2seq:
-            tokens["decoder_input_ids"] = tokens["input_ids"]
-        with torch.inference_mode():
-            model(**tokens, use_cache=False)
-        recorder.recording()
-        recorder.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -175,12 +164,9 @@ class Session:
             if isinstance(tap, LogprobTap):
                 tap.finish(tokens)
         assert not isinstance(self.recorder, ContinuousRecorder)  # noqa: S101  # narrows a type; generate branched
-        recording = self.recorder.recording()
-        first = self._decoder_columns(width)
-        if self.decoding.beams > 1:
-            recording = recording.follow(output.beam_indices.cpu().numpy(), first)
-        recording = recording.spread(len(jobs))
-        new = tokens[:, first:]
+        beams = output.beam_indices if self.decoding.beams > 1 else None
+        recording = self.recorder.recording().returned(output.sequences, beams)
+        new = tokens[:, self._decoder_columns(width) :]
         stopped = np.zeros(len(jobs), np.int64) if stopping is None else stopping.ended(len(jobs))
         return BatchOutput(jobs, width, new, int(tokens[0, 0]) if self._seq2seq else None, stopped, recording)
 

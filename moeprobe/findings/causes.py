@@ -50,4 +50,4 @@ def verdict(association: str, interchange: dict[str, Any] | None) -> str:
     necessary, sufficient = interchange["necessary"], interchange["sufficient"]
     if necessary or sufficient:
         return " and ".join(["necessary"] * necessary + ["sufficient"] * sufficient)
-    return "association only" if association == "associated" else "neither"
+    return "association only" if association in ("associated", "tokens only") else "neither"

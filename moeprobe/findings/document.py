@@ -17,7 +17,7 @@ from moeprobe.findings.row import check_flags, check_question, check_row, check_
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = "moeprobe.findings/1"
+SCHEMA = "moeprobe.findings/2"
 
 
 @dataclass

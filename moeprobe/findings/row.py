@@ -8,11 +8,14 @@ from moeprobe.fields import Fields
 from moeprobe.findings.causes import CAUSAL_EFFECTS, EFFECTS, MIN_PAIRS, passes, verdict
 from moeprobe.sites import parse_expert
 
-ASSOCIATIONS = ("associated", "not associated", "untestable")
+ASSOCIATIONS = ("associated", "tokens only", "not associated", "untestable")
 VERDICTS = (
-    "untestable", "not associated", "associated", "association only", "necessary", "sufficient",
+    "untestable", "not associated", "tokens only", "associated", "association only", "necessary", "sufficient",
     "necessary and sufficient", "neither", "underpowered",
 )  # fmt: skip
+# What a test says: beyond token identity in the row itself, without it under "marginal".
+TEST = ("t", "df", "p", "q", "fwer")
+PROBABILITIES = ("p", "q", "fwer", "auc")
 RATES = ("S1", "W1", "S0", "W0", "dS", "dW", "entry", "valuation")
 MAX_EXPERTS = 65_536
 
@@ -29,12 +32,11 @@ def check_row(item: object, where: str) -> dict[str, Any]:
             raise FindingsError(f"{where}: the field {key!r} is missing.")
     for key in RATES:
         fields.number(key)
-    for key in ("Q1", "Q0", "rate_difference", "auc", "t", "df", "p", "q"):
-        if key not in fields.data:
-            raise FindingsError(f"{where}: the field {key!r} is missing.")
-        value = fields.optional_number(key)
-        if key in ("p", "q", "auc") and value is not None and not 0 <= value <= 1:
-            raise FindingsError(f"{where}: {key} is {value}, which is no probability.")
+    for key in ("Q1", "Q0", "rate_difference", "beyond_difference", "auc", *TEST):
+        _check_optional(fields, key)
+    marginal = Fields(fields.section("marginal"), f"{where}, marginal", FindingsError)
+    for key in TEST:
+        _check_optional(marginal, key)
     _check_interval(fields, "rate_difference_ci")
     _check_choice(fields, "association", ASSOCIATIONS)
     _check_choice(fields, "verdict", VERDICTS)
@@ -57,11 +59,11 @@ def check_question(item: object, where: str) -> dict[str, Any]:
     if fields.data.get("quality") is not None:
         _check_quality(Fields(fields.section("quality"), f"{where}, quality", FindingsError))
     design = Fields(fields.section("design"), f"{where}, design", FindingsError)
-    for key in ("kind", "unit", "segment", "sentence", "response", "prior", "length_matching"):
+    for key in ("kind", "unit", "segment", "sentence", "response", "prior", "length_matching", "strata", "resampling"):
         design.text(key)
-    for key in ("tested", "untestable"):
+    for key in ("tested", "tested_marginal", "untestable", "draws"):
         design.integer(key)
-    for key in ("alpha", "length_ratio_before", "length_ratio_after"):
+    for key in ("alpha", "length_ratio_before", "length_ratio_after", "common_tokens"):
         design.number(key)
     left_out = Fields(design.section("left_out"), f"{where}, design, left_out", FindingsError)
     for key in ("abstained", "unlabelled", "no_tokens"):
@@ -168,6 +170,15 @@ def _check_example(fields: Fields) -> None:
             raise FindingsError(f"{fields.where}: weights of {site} do not match the {len(tokens)} tokens.")
         if not all(weight is None or _is_number(weight) for weight in weights):
             raise FindingsError(f"{fields.where}: weights of {site} must be numbers or null.")
+
+
+def _check_optional(fields: Fields, key: str) -> None:
+    """A number or null that is there; probabilities lie in [0, 1]."""
+    if key not in fields.data:
+        raise FindingsError(f"{fields.where}: the field {key!r} is missing.")
+    value = fields.optional_number(key)
+    if key in PROBABILITIES and value is not None and not 0 <= value <= 1:
+        raise FindingsError(f"{fields.where}: {key} is {value}, which is no probability.")
 
 
 def _check_interval(fields: Fields, key: str) -> None:

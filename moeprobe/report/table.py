@@ -68,10 +68,12 @@ def columns(about: str, unit: str) -> list[Column]:
             "Chance that a generation with the behaviour has the higher selection rate. 0.5 is a coin toss.",
         ),
         Column(
-            "q",
+            "q, words held fixed",
             "BH",
-            "Expected share of false discoveries if all experts with this q or a smaller one are called associated.",
+            "Expected share of false discoveries if all experts with this q or a smaller one are called associated. "
+            "The test compares each token only with the same token elsewhere.",
         ),
+        Column("q, plain", "BH", "The same without holding the words fixed: an expert may only follow single words."),
     ]
 
 
@@ -113,5 +115,6 @@ def _line(key: str, row: Json) -> Line:
         figures.number(row["valuation"], 3, sign=True),
         figures.number(row["auc"], 2),
         figures.chance(row["q"]),
+        figures.chance(row["marginal"]["q"]),
     ]
     return Line(anchor(key, row), words.site(row), cells, words.verdict(row["verdict"]), row["reason"] or "")

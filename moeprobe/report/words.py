@@ -61,6 +61,13 @@ VERDICTS: tuple[Verdict, ...] = (
         "Its routing goes with the behaviour. Nobody has tested yet whether it does anything.",
     ),
     Verdict(
+        "tokens only",
+        "tokens",
+        "\u2248",
+        "Words, not more",
+        "Its routing goes with the words that come along with the behaviour; beyond the words no difference was found.",
+    ),
+    Verdict(
         "neither",
         "neither",
         "\u2715",
@@ -149,6 +156,8 @@ def summary(row: Json, about: str, run: Json | None) -> str:
 
 
 def _association(row: Json, about: str) -> str:
+    if row["association"] == "tokens only":
+        return f"differs with {about} no more than the words used there explain"
     if row["association"] != "associated":
         return f"is not chosen measurably more or less often with {about}"
     difference = row["rate_difference"]
@@ -220,8 +229,8 @@ def doubts(row: Json, question: Json, run: Json | None) -> list[str]:
     if row["association"] == "associated":
         ratio = "" if after is None else f" The mean length ratio after matching is {figures.number(after, 2)}."
         found.append(
-            "The routing follows single words, topics or lengths that come along with the behaviour. "
-            f"Word identity was not held fixed.{ratio}"
+            "The routing follows topics, lengths or the meaning of words in their context, which come along with the "
+            f"behaviour. Only the tokens themselves were held fixed.{ratio}"
         )
     if question["kind"] == "probe":
         found.append("The probe sorted generations wrongly: see its error rate above.")
@@ -255,8 +264,14 @@ def in_short(rows: Sequence[Json], about: str) -> str:
     inert = sum(row["verdict"] == "association only" for row in rows)
     untested = sum(row["verdict"] == "associated" for row in rows)
     associated = sum(row["association"] == "associated" for row in rows)
+    words_only = sum(row["verdict"] == "tokens only" for row in rows)
+    by_words = (
+        f"{figures.count(words_only, 'expert')} {'differs' if words_only == 1 else 'differ'} with {about} no more than "
+        "the words used there explain."
+    )
     if not associated and not causal:
-        return f"No expert was found that goes with {about}."
+        found = f"No expert was found that goes with {about}."
+        return f"{found} {by_words}" if words_only else found
     parts = [_causes(causal, about)] if causal else []
     if inert:
         parts.append(
@@ -268,6 +283,8 @@ def in_short(rows: Sequence[Json], about: str) -> str:
             f"{figures.count(untested, 'expert')} {'goes' if untested == 1 else 'go'} with or against {about}; "
             "what they do was not tested."
         )
+    if words_only:
+        parts.append(by_words)
     return " ".join(parts)
 
 

@@ -85,17 +85,7 @@ def rerun(
         OutputError: `out` cannot be written.
     """
     where = str(trace.path)
-    if trace.manifest.merged and not teacher_forced:
-        raise TraceError(
-            f"{where} was merged from {len(trace.manifest.merged)} runs, whose batches can no longer be told apart. "
-            "Rerun those, or add --teacher-forced, which needs no batches."
-        )
-    if teacher_forced and out is not None:
-        raise TraceError("--teacher-forced generates nothing, so there is no run to write. Leave --out out.")
-    if out is not None:
-        # Before anything runs: what stands there is replaced only on request, and what is read never.
-        check_output(Path(out), force=force)
-        check_not_read(out, [trace.path])
+    _check_asked(trace, teacher_forced, out, force)
     manifest = as_run(trace.manifest)
     decoding = decoding_of(manifest.decoding, where)
     sites = matching_sites(loaded, manifest)
@@ -111,20 +101,10 @@ def rerun(
             )
         flags = choose_flags(manifest, loaded, sites, compiled=decoding.compile)
         run = _Run(trace, loaded, decoding, sites, limit, assistant, flags)
-        try:
-            comparison = run.forced(progress) if teacher_forced else run.live(out, force, progress)
-        except CaptureError as problem:
-            if not flags.what:
-                raise
-            # Margins are an extra; what was tried on a few tokens may fail on others (experts that are full).
-            flags = FlagSource(False, (), f"Gate-sensitive choices are not known. {problem}")
-            # What the first attempt left in OUT.partial is its own, and may go; nothing else may.
-            again = force or run.writing
-            run = _Run(trace, loaded, decoding, sites, limit, assistant, flags)
-            comparison = run.forced(progress) if teacher_forced else run.live(out, again, progress)
+        run = _run_through(run, teacher_forced, out, force, progress)
     return Rerun(
-        trace=where, model=loaded.id, setting=setting, comparison=comparison, prompts=run.prompts,
-        teacher_forced=teacher_forced, notes=(flags.note,) if flags.note else (),
+        trace=where, model=loaded.id, setting=setting, comparison=run.comparison, prompts=run.prompts,
+        teacher_forced=teacher_forced, notes=(run.flags.note,) if run.flags.note else (),
     )  # fmt: skip
 
 
@@ -172,7 +152,19 @@ class _Run:
         self.writing = False
         self._tokenizer = tokenizer_section(loaded.tokenizer, raw=self.encoding.raw, template=self.encoding.template)
 
-    def live(self, out: str | Path | None, force: bool, progress: Progress | None) -> Comparison:
+    def without_margins(self, problem: CaptureError) -> "_Run":
+        """The same rerun, to be made anew without what it could not record."""
+        flags = FlagSource(False, (), f"Gate-sensitive choices are not known. {problem}")
+        return _Run(self.trace, self.loaded, self.decoding, self.sites, self.limit, self.assistant, flags)
+
+    def compare(self, teacher_forced: bool, out: str | Path | None, force: bool, progress: Progress | None) -> None:
+        """Fill `comparison`."""
+        if teacher_forced:
+            self.forced(progress)
+        else:
+            self.live(out, force, progress)
+
+    def live(self, out: str | Path | None, force: bool, progress: Progress | None) -> None:
         """Generate again, batch by batch as then."""
         reader = SequenceReader(self.loaded, self.decoding, raw=self.encoding.raw, template=self.encoding.template)
         extra = self._captured() if out is not None else ()
@@ -195,9 +187,8 @@ class _Run:
                     writer.add(data, generations, self._manifest(data, extra))
             if writer is not None:
                 writer.finish()
-        return self.comparison
 
-    def forced(self, progress: Progress | None) -> Comparison:
+    def forced(self, progress: Progress | None) -> None:
         """Feed the recorded tokens of each generation in one forward."""
         if self.encoding.start_token:
             raise TraceError(f"{self.trace.path} is of an encoder-decoder model; leave --teacher-forced out.")
@@ -212,7 +203,6 @@ class _Run:
                     then = {name: self._then(layer) for name, layer in batch.layers.items()}
                     self.comparison.add(then, now, (start + np.arange(rows), np.arange(rows)))
                     self.comparison.rows += rows
-        return self.comparison
 
     def _forward(self, recorder: Recorder, ids: Ints) -> dict[str, LayerRows]:
         recorder.clear()
@@ -331,6 +321,37 @@ class _Run:
             captured=tuple(dict.fromkeys((*ALWAYS, *extra, *self.what))),
             complete=False, shards=0, generations=0, rows=0, shards_sha256="", generations_sha256="", resumed=(),
         )  # fmt: skip
+
+
+def _check_asked(trace: Trace, teacher_forced: bool, out: str | Path | None, force: bool) -> None:
+    if trace.manifest.merged and not teacher_forced:
+        raise TraceError(
+            f"{trace.path} was merged from {len(trace.manifest.merged)} runs, whose batches can no longer be told "
+            "apart. Rerun those, or add --teacher-forced, which needs no batches."
+        )
+    if teacher_forced and out is not None:
+        raise TraceError("--teacher-forced generates nothing, so there is no run to write. Leave --out out.")
+    if out is not None:
+        # Before anything runs: what stands there is replaced only on request, and what is read never.
+        check_output(Path(out), force=force)
+        check_not_read(out, [trace.path])
+
+
+def _run_through(
+    run: _Run, teacher_forced: bool, out: str | Path | None, force: bool, progress: Progress | None
+) -> _Run:
+    """The run once it is compared: `run` itself, or one without margins where those could not be recorded."""
+    try:
+        run.compare(teacher_forced, out, force, progress)
+    except CaptureError as problem:
+        if not run.what:
+            raise
+        # Margins are an extra; what was tried on a few tokens may fail on others (experts that are full).
+        again = run.without_margins(problem)
+        # What the first attempt left in OUT.partial is its own, and may go; nothing else may.
+        again.compare(teacher_forced, out, force or run.writing, progress)
+        return again
+    return run
 
 
 def _check_tokens(loaded: LoadedModel, manifest: Manifest, where: str) -> None:

@@ -69,15 +69,10 @@ def margins(loaded: LoadedModel, sites: Sequence[ExpertsSite]) -> tuple[str, ...
 
 
 def _works(loaded: LoadedModel, sites: Sequence[ExpertsSite], what: str) -> bool:
-    model = loaded.model
-    tokens = {"input_ids": torch.full((1, 4), loaded.pad_token, device=model.device)}
-    if getattr(model.config, "is_encoder_decoder", False):
-        tokens["decoder_input_ids"] = tokens["input_ids"]
     try:
-        taps = make_taps(model, sites, (what,))
-        with Recorder(model, sites, taps) as recorder, torch.inference_mode():
-            model(**tokens, use_cache=False)
-            recorder.recording()
+        taps = make_taps(loaded.model, sites, (what,))
+        with Recorder(loaded.model, sites, taps) as recorder:
+            recorder.rehearse(loaded.pad_token)
     except CaptureError:
         return False
     return any(isinstance(tap, MarginTap) for tap in taps)

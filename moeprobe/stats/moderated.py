@@ -40,7 +40,12 @@ class ModeratedT:
 
 
 def moderated_t(
-    values: ArrayLike, labels: ArrayLike, *, trend: bool = True, floor: ArrayLike | None = None
+    values: ArrayLike,
+    labels: ArrayLike,
+    *,
+    trend: bool = True,
+    floor: ArrayLike | None = None,
+    abundance: ArrayLike | None = None,
 ) -> ModeratedT:
     """Two-sample moderated t-test of every expert, group 1 minus group 0.
 
@@ -52,11 +57,13 @@ def moderated_t(
         trend: let the prior variance follow the expert's mean; otherwise one prior for all.
         floor: scalar or (experts,): the variance used is never smaller (`rates.sampling_floor`). Without it, an expert
             without any variance uses a numerical floor, and its p says only "tiny".
+        abundance: (experts,) what the trend follows instead of the mean, for values whose mean says nothing of how
+            often an expert is selected (residuals).
 
     Raises:
         StatsError: wrong shapes, values that are not finite, or too few samples.
     """
-    table = _table(values)
+    table = finite_table(values)
     groups = np.asarray(labels)
     if groups.shape != table.shape[:1] or not np.isin(groups, (0, 1)).all():
         raise StatsError(f"Labels must be 0 or 1, one for each of {len(table)} samples; found shape {groups.shape}.")
@@ -67,12 +74,13 @@ def moderated_t(
     squares = ((one - one.mean(axis=0)) ** 2).sum(axis=0) + ((zero - zero.mean(axis=0)) ** 2).sum(axis=0)
     df = len(table) - 2
     unscaled = float(np.sqrt(1 / len(one) + 1 / len(zero)))
+    level = table.mean(axis=0) if abundance is None else finite_vector(abundance, table.shape[1], "The abundance")
     return moderate(
         np.where(np.ptp(table, axis=0) > 0, effect, 0.0),
-        _without_rounding(squares / df, table),
+        without_rounding(squares / df, table),
         df,
         unscaled,
-        covariate=table.mean(axis=0) if trend else None,
+        covariate=level if trend else None,
         floor=floor,
     )
 
@@ -91,16 +99,92 @@ def moderated_t_paired(
     Raises:
         StatsError: shapes that differ, values that are not finite, or fewer than two pairs.
     """
-    first, second = _table(values), _table(others)
+    first, second = finite_table(values), finite_table(others)
     if first.shape != second.shape or len(first) < 2:
         raise StatsError(f"Pairs need two tables of one shape, two rows or more; found {first.shape}, {second.shape}.")
     difference = first - second
     return moderate(
         difference.mean(axis=0),
-        _without_rounding(difference.var(axis=0, ddof=1), np.concatenate([first, second])),
+        without_rounding(difference.var(axis=0, ddof=1), np.concatenate([first, second])),
         len(first) - 1,
         float(1 / np.sqrt(len(first))),
         covariate=(first + second).mean(axis=0) / 2 if trend else None,
+        floor=floor,
+    )
+
+
+def moderated_one(
+    values: ArrayLike, *, trend: bool = True, floor: ArrayLike | None = None, covariate: ArrayLike | None = None
+) -> ModeratedT:
+    """One-sample moderated t-test of every expert: is the mean of `values` 0?
+
+    Args:
+        values: (samples, experts), for example differences within pairs or generations; at least two samples.
+        trend: let the prior variance follow `covariate`.
+        floor: as in `moderated_t`, for the variance of one value.
+        covariate: (experts,) what the trend follows, for example the mean rate of each expert. The mean of the values
+            cannot serve: it is what is tested. Without a covariate all experts have one global prior.
+
+    Raises:
+        StatsError: wrong shapes, values that are not finite, or fewer than two samples.
+    """
+    table = finite_table(values)
+    if len(table) < 2:
+        raise StatsError(f"{len(table)} samples: a one-sample t-test needs two or more.")
+    return moderate(
+        table.mean(axis=0),
+        without_rounding(table.var(axis=0, ddof=1), table),
+        len(table) - 1,
+        float(1 / np.sqrt(len(table))),
+        covariate=finite_vector(covariate, table.shape[1], "The covariate")
+        if trend and covariate is not None
+        else None,
+        floor=floor,
+    )
+
+
+def moderated_linear(
+    values: ArrayLike, design: ArrayLike, column: int = -1, *, trend: bool = True, floor: ArrayLike | None = None
+) -> ModeratedT:
+    """Moderated t-test of one coefficient of a linear model, fitted to every expert by least squares.
+
+    Equals limma's `eBayes(lmFit(y, design), trend=trend)` for that coefficient. The trend follows the mean of each
+    expert over all samples. With design [1, label] it is `moderated_t`.
+
+    Args:
+        values: (samples, experts).
+        design: (samples, p), the intercept included: scores, covariates, dummies of blocks.
+        column: which column of the design is tested; the others are held fixed.
+        trend, floor: as in `moderated_t`; the floor is for the residual variance.
+
+    Raises:
+        StatsError: wrong shapes, values that are not finite, columns that depend on each other linearly, or no more
+            samples than columns.
+    """
+    table, x = finite_table(values), np.asarray(design, dtype=np.float64)
+    if x.ndim != 2 or len(x) != len(table) or not np.isfinite(x).all():
+        raise StatsError(f"The design must be a finite table of {len(table)} samples; found shape {x.shape}.")
+    if not -x.shape[1] <= column < x.shape[1]:
+        raise StatsError(f"The design has {x.shape[1]} columns; there is no column {column}.")
+    df = len(table) - x.shape[1]
+    if df < 1:
+        raise StatsError(f"{len(table)} samples cannot carry {x.shape[1]} columns: use more samples or fewer columns.")
+    length = np.linalg.norm(x, axis=0)
+    if not length.all() or np.linalg.matrix_rank(x / length) < x.shape[1]:
+        raise StatsError(
+            f"The {x.shape[1]} columns of the design depend on each other (one is a sum of others, or constant beside "
+            "the intercept), so their effects cannot be told apart. Leave one out."
+        )
+    q, r = np.linalg.qr(x)
+    inverse: Array = np.linalg.inv(r)[column]
+    rotated = q.T @ table
+    squares = ((table - q @ rotated) ** 2).sum(axis=0)
+    return moderate(
+        np.where(np.ptp(table, axis=0) > 0, inverse @ rotated, 0.0),
+        without_rounding(squares / df, table),
+        df,
+        float(np.linalg.norm(inverse)),
+        covariate=table.mean(axis=0) if trend else None,
         floor=floor,
     )
 
@@ -143,14 +227,31 @@ def _posterior(variance: Array, df: float, prior: VariancePrior) -> Array:
     return (df * variance + prior.df * prior.variance) / (df + prior.df)
 
 
-def _table(values: ArrayLike) -> Array:
+def finite_table(values: ArrayLike) -> Array:
+    """`values` as a float64 table (samples, experts).
+
+    Raises:
+        StatsError: another shape, or values that are not finite.
+    """
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2 or not np.isfinite(table).all():
         raise StatsError(f"Values must be a finite table (samples, experts); found shape {table.shape}.")
     return table
 
 
-def _without_rounding(variance: Array, table: Array) -> Array:
+def finite_vector(values: ArrayLike, size: int, what: str) -> Array:
+    """`values` as a float64 vector of `size` numbers; `what` begins the error's message.
+
+    Raises:
+        StatsError: another shape, or values that are not finite.
+    """
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise StatsError(f"{what} must be {size} finite numbers; found shape {vector.shape}.")
+    return vector
+
+
+def without_rounding(variance: Array, table: Array) -> Array:
     """Set variances that are nothing but rounding of equal values to exactly 0."""
     noise = (64 * np.finfo(np.float64).eps * np.abs(table).max(axis=0, initial=0.0)) ** 2
     return np.where(variance <= noise, 0.0, variance)

@@ -50,6 +50,7 @@ def rows_are_right(backend: str, model: PreTrainedModel) -> None:
     assert torch.equal(tokens, plain)
     for one, text, padding in ((recording, tokens, mask), (second, again, mask.flip(0))):
         real = places(text.numpy(), padding)
+        assert one.returned(text).stacks[""].grid.shape == (2, 13)
         one.check("", text.numpy(), real)
         assert differences(model, one, text.numpy(), real) == 0
         assert differences(model, one, text.numpy()[::-1], real[::-1]) > 0
@@ -106,6 +107,17 @@ def test_overflow_is_said_and_harmless(model: PreTrainedModel) -> None:
         short = generate(model, ids, mask, 3, "eager", disable_compile=True)
     assert torch.equal(short, tokens[:, :8])
     assert differences(model, recorder.recording(), short.numpy(), places(short.numpy(), mask)) == 0
+
+
+def test_routing_of_returned_sequences_is_checked(model: PreTrainedModel) -> None:
+    ids, mask = prompts(5, 5)
+    with torch.inference_mode(), BufferRecorder(model, rows=20) as recorder:
+        tokens = generate(model, ids, mask, 6, "eager", disable_compile=True)
+    assert {layer.experts.shape for layer in recorder.routing(tokens).values()} == {(2, 10, 2)}
+    with pytest.raises(CaptureError, match="computed from another token"):
+        recorder.routing(tokens.flip(0))
+    with pytest.raises(CaptureError, match="were recorded, but the text has"):
+        recorder.routing(torch.cat([tokens, tokens], dim=1))
 
 
 def test_room_for_every_row_is_enough(model: PreTrainedModel) -> None:

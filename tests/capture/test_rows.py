@@ -57,6 +57,23 @@ def test_another_number_of_sequences_is_refused() -> None:
         rows_of([forward(0, [[1], [2]]), forward(1, [[1]])])
 
 
+def test_a_forward_from_the_start_goes_over_the_same_text() -> None:
+    rows = rows_of([forward(0, [[7, 8]]), forward(0, [[7, 8, 9]]), forward(3, [[5]])])
+    assert rows.grid().tolist() == [[2, 3, 4, 5]]
+    with pytest.raises(CaptureError, match="Two different texts"):
+        rows_of([forward(0, [[7, 8]]), forward(2, [[9]]), forward(0, [[6, 8]])])
+    # Compared with the last such forward, not the first: the text may have grown.
+    with pytest.raises(CaptureError, match="Two different texts"):
+        rows_of([forward(0, [[7]]), forward(0, [[7, 8]]), forward(0, [[7, 9]])])
+
+
+def test_a_text_that_began_elsewhere_cannot_be_compared() -> None:
+    assert rows_of([forward(3, [[5]]), forward(4, [[6]])]).grid().tolist() == [[-1, -1, -1, 0, 1]]
+    for again in (forward(0, [[7, 8]]), Forward(torch.tensor(0), 1, 2, None)):
+        with pytest.raises(CaptureError, match="began in the middle of a text"):
+            rows_of([forward(3, [[5]]), again])
+
+
 @pytest.mark.parametrize(
     ("text", "real", "message"),
     [

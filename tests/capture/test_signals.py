@@ -234,6 +234,20 @@ def test_norms_by_hand(model: PreTrainedModel) -> None:
             close(recording.signals[f"{name}.norms"], outputs.norm(dim=-1).gather(1, ids.flip(1)), 1e-4)
 
 
+def test_norms_are_not_seen_by_another_recorder(model: PreTrainedModel) -> None:
+    """Nor do hooks and wrappers of others see the calls that measure them."""
+    taps, calls = make_taps(model, find_experts(model), ["norms"]), []
+    handle = find_experts(model)[0].module.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode(), Recorder(model) as outer, Recorder(model, taps=taps) as inner:
+        model(input_ids=IDS)
+    handle.remove()
+    assert len(calls) == 1
+    alone = record(model, ["norms"])
+    for name, layer in outer.recording().layers.items():
+        assert (layer.experts == alone.layers[name].experts).all()
+        close(inner.recording().signals[f"{name}.norms"], torch.from_numpy(alone.signals[f"{name}.norms"]), 0)
+
+
 @pytest.mark.parametrize("family", ["qwen2_moe", "deepseek_v3"])
 def test_residual_is_the_hidden_state(family: str) -> None:
     """output_hidden_states gives the embeddings first and the last layer after its norm."""

@@ -4,6 +4,7 @@ Beside each way where rows do not simply fly by in order stands a recorder that 
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -351,6 +352,105 @@ def test_routing_of_beams_is_that_of_the_returned_text(model: PreTrainedModel) -
         assert (layer.experts[0] == expected[name][0]).all()
     with pytest.raises(CaptureError, match="were recorded|computed from another token"):
         recorder.routing(output.sequences)  # without beam_indices rows are not those of the text
+
+
+def without(recording: Recording, column: int) -> Recording:
+    """The recording with one row of its first sequence taken out by hand."""
+    grid = recording.stacks[""].grid.copy()
+    grid[0, column] = -1
+    return replace(recording, stacks=dict(recording.stacks) | {"": StackRows(recording.stacks[""].rows, grid)})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_routing_of_returned_sequences_holds_each_row(model: PreTrainedModel, way: str) -> None:
+    ids, mask = prompts(*LENGTHS)
+    recorder, output = generate(model, ids, mask, **{"max_new_tokens": 4} | WAYS[way])
+    tokens, recording = output.sequences, recorder.recording()
+    length = tokens.shape[1]
+    for name, routing in recorder.routing(tokens).items():
+        assert routing.experts.shape[:2] == (3, length - 1)
+        assert (routing.experts == recorder.routing()[name].experts).all()
+    for column in (0, length - 2):
+        with pytest.raises(CaptureError, match=f"sequence 0 has no recorded row at position {column}"):
+            without(recording, column).returned(tokens)
+    # A text that went on after the last forward that was recorded, and one with another token.
+    with pytest.raises(CaptureError, match="were recorded, but the text has"):
+        recorder.routing(torch.cat([tokens, tokens[:, :1]], dim=1))
+    other = tokens.clone()
+    other[2, -2] += 1
+    with pytest.raises(CaptureError, match=f"sequence 2, position {length - 2} was computed from another token"):
+        recorder.routing(other)
+
+
+@pytest.mark.parametrize("kind", ["prompt lookup", "a stranger"])
+def test_a_rejected_draft_may_stand_at_the_place_of_the_last_token(model: PreTrainedModel, kind: str) -> None:
+    ids = prompts(5)[0].repeat(1, 4) if kind == "prompt lookup" else prompts(8)[0]
+    mask = torch.ones_like(ids)
+    free = generate(model, ids, mask, max_new_tokens=16, do_sample=False)[1].sequences[0].tolist()
+    stale = []
+    for end in sorted(set(free[ids.shape[1] :])):
+        recorder, output = generate(
+            model, ids, mask, max_new_tokens=40, do_sample=False, eos_token_id=end, **draft(model, kind)
+        )  # fmt: skip
+        tokens = output.sequences
+        last, recorded = tokens.shape[1] - 1, recorder.recording().stacks[""]
+        if recorded.grid.shape[1] > last:
+            stale.append(recorded.rows.token[recorded.grid[0, last]] != int(tokens[0, last]))
+        expected = teacher(model, tokens[0, :-1].tolist())
+        for name, routing in recorder.routing(tokens).items():
+            assert routing.experts.shape[1] == last
+            assert (routing.experts[0] == expected[name][0]).all()
+    assert any(stale), "no rejected draft stood there"
+
+
+def test_beams_that_ended_early_have_no_rows_and_need_none(model: PreTrainedModel) -> None:
+    ids, mask = prompts(8, 4)
+    how = {"max_new_tokens": 14, "do_sample": False, "num_beams": 4, "num_return_sequences": 4, "output_scores": True}
+    end = int(generate(model, ids, mask, **how)[1].sequences[0, 14])
+    recorder, output = generate(model, ids, mask, eos_token_id=end, **how)
+    tokens, beams = output.sequences, output.beam_indices
+    after = beams[:, 1:].numpy() < 0
+    assert 0 < after.sum() < after.size
+    assert not after.all(axis=0).any()
+    for name, routing in recorder.routing(tokens, beam_indices=beams).items():
+        absent = (routing.experts == -1).all(-1)
+        assert (absent == np.pad(after, ((0, 0), (8, 0)))).all(), name
+    # The best text may end sooner than the search did; its rows are wanted up to its own end.
+    row = int(beams[0, 1])
+    grid = recorder.recording().stacks[""].grid.copy()
+    grid[row, 8] = -1
+    recording = recorder.recording()
+    cut = replace(recording, stacks={"": StackRows(recording.stacks[""].rows, grid)})
+    with pytest.raises(CaptureError, match="no recorded row at position 8"):
+        cut.returned(tokens, beams)
+
+
+def test_embeddings_are_not_given_to_the_returned_tokens(model: PreTrainedModel) -> None:
+    """generate returns new tokens only then, so column 0 would be the first of the prompt."""
+    ids, mask = prompts(6)
+    with torch.inference_mode(), Recorder(model) as recorder:
+        tokens = model.generate(
+            inputs_embeds=model.get_input_embeddings()(ids), attention_mask=mask, max_new_tokens=4, do_sample=False
+        )
+    assert tokens.shape == (1, 4)
+    with pytest.raises(CaptureError, match="fed in as embeddings"):
+        recorder.routing(tokens)
+    assert recorder.routing()["L0"].experts.shape[:2] == (1, 9)
+
+
+def test_a_recording_that_begins_on_a_filled_cache(model: PreTrainedModel) -> None:
+    ids, _ = prompts(6)
+    with torch.inference_mode():
+        cache = model(input_ids=ids).past_key_values
+        with Recorder(model) as recorder:
+            model(input_ids=ids[:, :1], past_key_values=cache)
+            assert recorder.recording().stacks[""].grid.tolist() == [[-1] * 6 + [0]]
+            model(input_ids=ids)
+            with pytest.raises(CaptureError, match=r"in the middle of a text.* clear\(\)"):
+                recorder.recording()
+            recorder.clear()
+            model(input_ids=ids)
+            assert recorder.recording().stacks[""].grid.tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_two_texts_in_one_recording_are_noticed(model: PreTrainedModel) -> None:

@@ -37,6 +37,7 @@ def toy_trace(generations=20, tokens=30, experts=16):
     positive = np.repeat(np.arange(generations) % 2 == 0, tokens)
     ids = np.column_stack([np.where(positive, 0, 1), np.full(rows, 2)]).astype(np.uint8)
     columns = {
+        "token_id": np.tile(np.arange(tokens), generations),
         "generation": np.repeat(np.arange(generations), tokens),
         "position": np.tile(np.arange(tokens), generations),
         "segment": np.ones(rows, dtype=np.uint8),
@@ -86,10 +87,14 @@ def test_nothing_is_nan_and_json_takes_it(answered):
         question, rows, _ = correlate(trace, by="label")
         json.dumps([question, rows], allow_nan=False)  # raises on NaN and infinity
         for row in rows:
-            untestable = row["association"] == "untestable"
-            for key in ("t", "df", "p", "q"):
-                assert (row[key] is None) == untestable
-            assert untestable or (0 < row["p"] <= row["q"] <= 1)
+            for test, untested in (
+                (row, row["reason"] is not None),
+                (row["marginal"], row["rate_difference_ci"] is None),
+            ):
+                for key in ("t", "df", "p", "q", "fwer"):
+                    assert (test[key] is None) == untested
+                assert untested or (0 < test["p"] <= test["q"] <= 1 and 0 < test["fwer"] <= 1)
+            assert (row["association"] == "untestable") <= (row["q"] is None)
 
 
 def test_numbers_are_those_of_the_definitions(answered):
@@ -141,9 +146,13 @@ def test_design_says_what_was_done(answered):
 def test_deterministic_model_is_associated_with_a_tiny_p():
     question, rows, _ = correlate(toy_trace(), by="label")
     assert [row["association"] for row in rows[:3]] == ["associated", "associated", "untestable"]
-    assert rows[0]["p"] < 1e-15
+    assert rows[0]["p"] < 1e-14
     # by hand, with the sampling floor 1 / (4 * 30): pi/2 / sqrt(1/120 * (1/10 + 1/10))
-    assert rows[0]["t"] == pytest.approx(38.4765, rel=1e-5)
+    assert rows[0]["marginal"]["t"] == pytest.approx(38.4765, rel=1e-5)
+    # By hand: of every token 10 of 20 choose it, so O - E is 15 or -15 and V is 30 / 4 in each generation. The floor is
+    # 1 - 1 / 20, as E holds the own tokens; t is the difference, 30 over the root of 7.5, over the root of .95 / 5.
+    assert rows[0]["t"] == pytest.approx(25.1312, rel=1e-5)
+    assert rows[0]["fwer"] == pytest.approx(1 / 10_001)
     assert rows[0]["S1"] == 1
     assert rows[0]["auc"] == 1
     low, high = rows[0]["rate_difference_ci"]

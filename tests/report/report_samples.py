@@ -126,7 +126,7 @@ def _findings(
         rows += found
         questions.append(_question(question, found, groups, shape))
     return {
-        "schema": "moeprobe.findings/1",
+        "schema": "moeprobe.findings/2",
         "created": "2026-07-01T12:00:00Z",
         "moeprobe": "0.1.0",
         "model": {
@@ -174,6 +174,8 @@ def _rows(
         if row["p"] is not None:
             row["q"] = float(next(qs))
             row["association"] = row["verdict"] = "associated" if row["q"] < 0.05 else "not associated"
+        row["fwer"] = None if row["p"] is None else min(1.0, row["p"] * len(ps))
+        row["marginal"] = {key: row[key] for key in ("t", "df", "p", "q", "fwer")}
     return rows
 
 
@@ -192,7 +194,13 @@ def _row(
     w1, w0 = s1 * (q1 or 0), s0 * (q0 or 0)
     valuation = 0.0 if q1 is None or q0 is None else (s1 + s0) / 2 * (q1 - q0)
     row |= {"S1": s1, "Q1": q1, "W1": w1, "S0": s0, "Q0": q0, "W0": w0, "dS": s1 - s0, "dW": w1 - w0}
-    row |= {"entry": w1 - w0 - valuation, "valuation": valuation, "rate_difference": s1 - s0, "interchange": None}
+    row |= {
+        "entry": w1 - w0 - valuation,
+        "valuation": valuation,
+        "rate_difference": s1 - s0,
+        "beyond_difference": s1 - s0,
+    }
+    row |= {"interchange": None}
     spread = [np.arcsin(np.sqrt(rate)) for rate in rates]
     if s1 == s0 == 0 or (expert == 7 and layer == 3):
         none = {"rate_difference_ci": None, "auc": None, "t": None, "df": None, "p": None, "q": None}
@@ -259,7 +267,12 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "length_ratio_before": 0.85,
         "length_ratio_after": 1.01,
         "length_matching": "each answer was cut to the first 48 tokens.",
-        "response": "asin(sqrt(S))",
+        "response": "(O - E) / sqrt(V)",
+        "strata": "token",
+        "common_tokens": 0.9,
+        "resampling": "the groups' names dealt out anew",
+        "draws": 10000,
+        "tested_marginal": len(rows) - untestable,
         "prior": "one for all layers",
         "prior_df": 12.4,
         "tested": len(rows) - untestable,

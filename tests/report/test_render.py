@@ -214,7 +214,7 @@ def test_text_colours_reach_aa(scheme: int) -> None:
     assert round(_contrast("#000000", "#ffffff"), 3) == 21
     colours = _scheme((PAGE / "page.css").read_text())[scheme]
     inks = [name for name in colours if name in ("ink", "muted", "accent") or name.startswith("v-")]
-    assert len(inks) == 11
+    assert len(inks) == 12
     weak = {
         (ink, ground): round(_contrast(colours[ink], colours[ground]), 2)
         for ink in inks
