@@ -103,6 +103,14 @@ def plan(trace: TraceLike, groups: Groups, segment: str, lengths: Ints) -> Desig
     )
 
 
+def unit_names(trace: TraceLike, design: Design) -> list[str]:
+    """The prompt of each unit (of its first generation), (units,)."""
+    names = [""] * len(design.labels)
+    for index, unit in reversed(list(zip(np.flatnonzero(design.keep).tolist(), design.unit.tolist(), strict=True))):
+        names[unit] = trace.generations[index].prompt_id
+    return names
+
+
 def _arm(members: Ints, units: int, lengths: Ints, keep: Ints) -> Arm:
     own = lengths[members]
     return Arm(members.size, units, int(own.sum()), int(keep[members].sum()), float(np.median(own)))

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from moeprobe.correlate.counts import other_stacks, segment_lengths
-from moeprobe.correlate.design import Arm, Design, plan
+from moeprobe.correlate.design import Arm, Design, plan, unit_names
+from moeprobe.correlate.effects import detectable, effect_cells, layer_summaries
 from moeprobe.correlate.examples import build_examples
 from moeprobe.correlate.gather import Gathered, gather
 from moeprobe.correlate.groups import Groups, label_groups, probe_groups
@@ -65,7 +66,8 @@ def correlate(
     unit[design.keep > 0] = design.unit
     gathered = gather(trace, Selection(segment, design.keep, unit, len(design.labels)))
     tested = compare_cells(gathered.counts, gathered.held, design, draws=draws, seed=seed)
-    rows = build_rows(gathered.counts, design, tested, groups.name, alpha)
+    extras = effect_cells(gathered.counts, gathered.held, design, tested, unit_names(trace, design))
+    rows = build_rows(gathered.counts, design, tested, extras, groups.name, alpha)
     notes = [*groups.notes, *unit_notes(design, MIN_UNITS, WARN_UNITS)]
     beside = other_stacks(trace)
     if beside:
@@ -85,6 +87,7 @@ def correlate(
         "quality": groups.quality,
         "grouping": groups.grouping,
         "design": _design(design, groups, gathered, tested, alpha, draws),
+        "layers": layer_summaries(gathered.counts, design, draws=draws, seed=seed),
         "examples": examples,
     }
     return question, rows, [f"{groups.name}: {note}" for note in notes]
@@ -136,6 +139,7 @@ def _design(
         "tested_marginal": tested.marginal.tested,
         "untestable": len(tested.reasons) - number,
         "alpha": alpha,
+        "detectable": detectable(design, tested.beyond),
         "sentence": design_sentence(design, groups, alpha, number),
     }
 

@@ -15,13 +15,16 @@ from moeprobe.stats import Rates, auc, decompose, pool, welch_interval
 Array = NDArray[np.float64]
 
 
-def build_rows(counts: Counts, design: Design, tested: Tested, probe: str, alpha: float) -> list[dict[str, Any]]:
+def build_rows(
+    counts: Counts, design: Design, tested: Tested, beside: list[dict[str, Any]], probe: str, alpha: float
+) -> list[dict[str, Any]]:
     """All rows of one question, in order of layer and expert as counted.
 
     Args:
         counts: counts of units, (units, cells).
         design: who is in which group.
         tested: the test of every cell.
+        beside: further fields of every cell (`effects.effect_cells`).
         probe: name of the question.
         alpha: bound on q for "associated".
     """
@@ -36,6 +39,7 @@ def build_rows(counts: Counts, design: Design, tested: Tested, probe: str, alpha
         rows.append(
             {"site": str(site), "layer": site.layer, "expert": site.expert, "probe": probe}
             | numbers
+            | beside[cell]
             | {
                 "rate_difference_ci": None if low is None or high is None else [low, high],
                 "marginal": marginal,

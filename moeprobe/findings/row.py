@@ -15,7 +15,10 @@ VERDICTS = (
 )  # fmt: skip
 # What a test says: beyond token identity in the row itself, without it under "marginal".
 TEST = ("t", "df", "p", "q", "fwer")
-PROBABILITIES = ("p", "q", "fwer", "auc")
+INTERVALS = ("rate_difference_ci", "dW_ci", "entry_ci", "valuation_ci")
+ODDS = ("log_odds", "log_odds_se", "log_odds_shrunk")
+PEERS = ("risk_difference", "npmi", "specialization", "ratio", "log_odds")
+PROBABILITIES = ("p", "q", "fwer", "auc", "jsd", "jsd_p")
 RATES = ("S1", "W1", "S0", "W0", "dS", "dW", "entry", "valuation")
 MAX_EXPERTS = 65_536
 
@@ -37,7 +40,19 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     marginal = Fields(fields.section("marginal"), f"{where}, marginal", FindingsError)
     for key in TEST:
         _check_optional(marginal, key)
-    _check_interval(fields, "rate_difference_ci")
+    for key in INTERVALS:
+        if key not in fields.data:
+            raise FindingsError(f"{where}: the field {key!r} is missing.")
+        _check_interval(fields, key)
+    for key in ODDS:
+        _check_optional(fields, key)
+    peers = Fields(fields.section("peers"), f"{where}, peers", FindingsError)
+    for key in PEERS:
+        _check_optional(peers, key)
+    if fields.data.get("leave_one_out") is not None:
+        left = Fields(fields.section("leave_one_out"), f"{where}, leave_one_out", FindingsError)
+        left.text("unit")
+        _check_optional(left, "p")
     _check_choice(fields, "association", ASSOCIATIONS)
     _check_choice(fields, "verdict", VERDICTS)
     fields.optional_text("reason")
@@ -73,9 +88,18 @@ def check_question(item: object, where: str) -> dict[str, Any]:
         for count in ("generations", "tokens", "tokens_used"):
             group.integer(count)
         group.number("median_length")
+    for index, layer in enumerate(fields.items("layers")):
+        _check_layer(Fields(layer, f"{where}, layers[{index}]", FindingsError))
     for index, example in enumerate(fields.items("examples")):
         _check_example(Fields(example, f"{where}, examples[{index}]", FindingsError))
     return fields.data
+
+
+def _check_layer(fields: Fields) -> None:
+    fields.integer("layer")
+    for key in ("jsd", "jsd_p", "largest_load"):
+        _check_optional(fields, key)
+    _check_sites(fields, "committee")
 
 
 def check_run(item: object, where: str) -> dict[str, Any]:

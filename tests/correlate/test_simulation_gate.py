@@ -21,7 +21,11 @@ LENGTHS = World(generations=60, mean_length=150, shorter_positives=6)
 
 def default_calls(trace: FakeTrace) -> set[str]:
     """Experts that the default pipeline calls associated."""
-    return {row["site"] for row in correlate(trace, by="label", text=False)[1] if row["association"] == "associated"}
+    return {
+        row["site"]
+        for row in correlate(trace, by="label", text=False, draws=0)[1]
+        if row["association"] == "associated"
+    }
 
 
 def all_tokens(trace: FakeTrace) -> tuple[Counts, np.ndarray]:

@@ -200,6 +200,9 @@ def _row(
         "rate_difference": s1 - s0,
         "beyond_difference": s1 - s0,
     }
+    row |= dict.fromkeys(("dW_ci", "entry_ci", "valuation_ci", "leave_one_out"))
+    row |= {"log_odds": 0.1, "log_odds_se": 0.2, "log_odds_shrunk": 0.05}
+    row["peers"] = dict.fromkeys(("risk_difference", "npmi", "specialization", "ratio", "log_odds"), 0.1)
     row |= {"interchange": None}
     spread = [np.arcsin(np.sqrt(rate)) for rate in rates]
     if s1 == s0 == 0 or (expert == 7 and layer == 3):
@@ -278,6 +281,7 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "tested": len(rows) - untestable,
         "untestable": untestable,
         "alpha": 0.05,
+        "detectable": {"d": 1.1, "power": 0.8, "alpha": 0.001},
         "sentence": f"{groups[0]} generations with {name} were compared with {groups[1]} without, "
         f"one value per generation, {len(rows) - untestable} experts tested.",
     }
@@ -295,6 +299,7 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "quality": None if label else quality,
         "grouping": {"by": name, "positive": ">= 0.5", "negative": "< 0.5", "only": None},
         "design": design,
+        "layers": [],
         "examples": [_example(i, leading) for i in range(4)],
     }
 
