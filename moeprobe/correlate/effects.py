@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moeprobe.correlate.counts import Counts
 from moeprobe.correlate.design import Design
-from moeprobe.correlate.testing import Column, Tested
+from moeprobe.correlate.testing import MIN_UNITS, Column, Tested
 from moeprobe.sites import ExpertSite
 from moeprobe.stats import (
     Interval,
@@ -57,7 +57,8 @@ def effect_cells(counts: Counts, beyond: Beyond, design: Design, tested: Tested,
 def layer_summaries(counts: Counts, design: Design, *, draws: int, seed: int) -> list[Json]:
     """The `layers` of a question: how differently the groups share out each layer's work, and who is always busy.
 
-    Units that were not routed in a layer do not count there; with fewer than two of a group the numbers are null.
+    Units that were not routed in a layer do not count there; with fewer than two of a group the numbers are null, and
+    with too few for any test there is no p.
     """
     found = []
     for layer in dict.fromkeys(counts.layers.tolist()):
@@ -72,7 +73,7 @@ def layer_summaries(counts: Counts, design: Design, *, draws: int, seed: int) ->
             members = counts.experts[inside][load.members]
             summary |= {
                 "jsd": float(divergence.divergence),
-                "jsd_p": float(divergence.p) if draws else None,
+                "jsd_p": float(divergence.p) if draws and design.smallest >= MIN_UNITS else None,
                 "largest_load": float(load.largest),
                 "committee": [str(ExpertSite(layer, expert)) for expert in members.tolist()],
             }
