@@ -63,6 +63,7 @@ class _Fed(Tap):
         return []
 
     def end(self, forward: Forward, output: object) -> None:
+        """Keep the tokens fed in and where they stand."""
         del output
         for name, given in zip(self.names, (forward.ids, self.positions), strict=True):
             if self.tape is None or given is None:

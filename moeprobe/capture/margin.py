@@ -46,6 +46,7 @@ class MarginTap(LayerTap):
         self._selected = False  # whether any selection was seen; with k = E there is one, but no further candidate
 
     def attach(self, recorder: Any) -> Sequence[Removable]:
+        """Watch top-k and argmax inside the block, the router's logits and the choice handed to the experts."""
         self._recorder = recorder
         block = block_of(self.model, self.site)
         # Without a block of its own the router stands in the decoder layer, where attention may use top-k as well.
@@ -61,6 +62,7 @@ class MarginTap(LayerTap):
         return [around(scope, self._watched), logits, read]
 
     def end(self, forward: Forward, output: object) -> None:
+        """Put the margin of each row; NaN where no scores of this choice were seen."""
         del output
         seen, self._seen = self._seen, _Seen()
         ids = seen.ids
@@ -80,6 +82,7 @@ class MarginTap(LayerTap):
         self._put(gap, sensitive)
 
     def arrays(self, tape: Tape) -> dict[str, NDArray[np.generic]]:
+        """The margins and flags; a layer where no selection was ever seen raises CaptureError."""
         found = super().arrays(tape)
         if not self._selected and not self._hashed():
             raise CaptureError(

@@ -55,6 +55,7 @@ class LogprobTap(_OutputTap):
         self._before: tuple[Forward, Tensor, Tensor] | None = None  # forward, its log-probabilities, its values
 
     def begin(self, forward: Forward) -> None:
+        """The first token fed in now completes the last row of the forward before."""
         if self._before is None or forward.ids is None:
             return
         before, logs, values = self._before
@@ -66,6 +67,7 @@ class LogprobTap(_OutputTap):
         self._before = None
 
     def end(self, forward: Forward, output: object) -> None:
+        """Put the log-probability of every token whose successor is known; the last one waits for the next forward."""
         if forward.ids is None:
             raise CaptureError("logprob needs token ids, but the model was fed embeddings. Leave 'logprob' out.")
         logs = torch.log_softmax(_logits(output, "logprob").float(), dim=-1)

@@ -47,6 +47,8 @@ class LogitsTap(LayerTap):
     kind = "logits"
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
+        """Read what the router returns."""
+
         def take(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             del module, args
             if recorder.running(self.stack):
@@ -70,6 +72,8 @@ class SharedGateTap(LayerTap):
         return isinstance(getattr(block_of(model, site), "shared_expert_gate", None), nn.Module)
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
+        """Read the gate's output, and apply the sigmoid the block applies."""
+
         def take(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             del module, args
             if recorder.running(self.stack):
@@ -85,6 +89,8 @@ class RouterInputTap(LayerTap):
     kind = "router_input"
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
+        """Read what the router is given."""
+
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             del module
             if recorder.running(self.stack):
@@ -110,6 +116,8 @@ class NormsTap(LayerTap):
         return site.source is None
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
+        """Run each chosen expert once more beside the block's own run."""
+
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if recorder.running(self.stack):
                 ids, _ = read_routing(self.site, args, kwargs, None)
@@ -154,6 +162,8 @@ class ResidualTap(Tap):
         self.layer = layers[layer]
 
     def attach(self, recorder: Any) -> list[RemovableHandle]:
+        """Read what the decoder layer returns."""
+
         def take(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
             del module, args
             if recorder.running(self.stack):

@@ -57,10 +57,7 @@ def correlate(
         TraceError: the trace is damaged.
     """
     groups = _groups(trace, probe, by, positive, negative, only)
-    if not 0 < alpha < 1:
-        raise StatsError(f"alpha is {alpha}; it must lie between 0 and 1, for example 0.05.")
-    if draws < 0:
-        raise StatsError(f"{draws} relabellings make no sense; use 10,000, or 0 to leave the family-wise p out.")
+    _check_numbers(alpha, draws)
     design = plan(trace, groups, segment, segment_lengths(trace, segment))
     unit = np.full(design.keep.size, -1, dtype=np.int64)
     unit[design.keep > 0] = design.unit
@@ -68,29 +65,37 @@ def correlate(
     tested = compare_cells(gathered.counts, gathered.held, design, draws=draws, seed=seed)
     extras = effect_cells(gathered.counts, gathered.held, design, tested, unit_names(trace, design))
     rows = build_rows(gathered.counts, design, tested, extras, groups.name, alpha)
-    notes = [*groups.notes, *unit_notes(design, MIN_UNITS, WARN_UNITS)]
-    beside = other_stacks(trace)
-    if beside:
-        notes.append(f"Experts of the main stack only; those of {', '.join(beside)} are in the trace, but not tested.")
-    examples: list[dict[str, Any]] = []
-    if text:
-        examples, cut = build_examples(trace, groups, design, rows)
-        if cut:
-            notes.append(f"{cut} of the {len(examples)} examples shown are long and only shown in part.")
+    examples, cut = build_examples(trace, groups, design, rows) if text else ([], 0)
     question = {
-        "name": groups.name,
-        "kind": groups.kind,
-        "version": groups.version,
-        "definition": groups.definition,
-        "positive": groups.positive,
-        "negative": groups.negative,
-        "quality": groups.quality,
-        "grouping": groups.grouping,
+        **_asked(groups),
         "design": _design(design, groups, gathered, tested, alpha, draws),
         "layers": layer_summaries(gathered.counts, design, draws=draws, seed=seed),
         "examples": examples,
     }
+    notes = [*groups.notes, *unit_notes(design, MIN_UNITS, WARN_UNITS), *_trace_notes(trace, len(examples), cut)]
     return question, rows, [f"{groups.name}: {note}" for note in notes]
+
+
+def _check_numbers(alpha: float, draws: int) -> None:
+    if not 0 < alpha < 1:
+        raise StatsError(f"alpha is {alpha}; it must lie between 0 and 1, for example 0.05.")
+    if draws < 0:
+        raise StatsError(f"{draws} relabellings make no sense; use 10,000, or 0 to leave the family-wise p out.")
+
+
+def _asked(groups: Groups) -> dict[str, Any]:
+    """What was asked, without the answer."""
+    names = ("name", "kind", "version", "definition", "positive", "negative", "quality", "grouping")
+    return {name: getattr(groups, name) for name in names}
+
+
+def _trace_notes(trace: TraceLike, examples: int, cut: int) -> list[str]:
+    notes, beside = [], other_stacks(trace)
+    if beside:
+        notes.append(f"Experts of the main stack only; those of {', '.join(beside)} are in the trace, but not tested.")
+    if cut:
+        notes.append(f"{cut} of the {examples} examples shown are long and only shown in part.")
+    return notes
 
 
 def _groups(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from moeprobe.correlate.counts import _kept, _routed, segment_codes, shared_layers
+from moeprobe.correlate.counts import kept_rows, routed_rows, segment_codes, shared_layers
 from moeprobe.correlate.inputs import LayerLike, ShardLike, TraceLike
 from moeprobe.correlate.selection import Selection
 from moeprobe.errors import StatsError, TraceError
@@ -98,7 +98,7 @@ def lay_out(trace: TraceLike, selection: Selection, strata: tuple[str, ...] | No
     found: list[tuple[Ints, Ints, Ints]] = []
     columns: list[list[Ints]] = []
     for shard in trace.shards():
-        rows, generation = _kept(shard, infos, codes, selection.limits)
+        rows, generation = kept_rows(shard, infos, codes, selection.limits)
         members = set(np.unique(generation).tolist())
         if members & seen:
             raise TraceError(f"Generation {min(members & seen)} lies in two shards; a trace keeps each in one.")
@@ -139,7 +139,7 @@ def _token_ids(shard: ShardLike) -> Ints:
 def _previous(shard: ShardLike, infos: Sequence[LayerLike], segments: int) -> Ints:
     """Token id one position before each row in its generation, whatever its segment; -1 where there is none."""
     generation, position = np.asarray(shard.generation), np.asarray(shard.position).astype(np.int64)
-    rows = np.flatnonzero(_routed(shard, infos, np.arange(segments, dtype=np.int64)))
+    rows = np.flatnonzero(routed_rows(shard, infos, np.arange(segments, dtype=np.int64)))
     rows = rows[np.lexsort((position[rows], generation[rows]))]
     before, after = rows[:-1], rows[1:]
     follows = (generation[before] == generation[after]) & (position[before] + 1 == position[after])

@@ -82,6 +82,7 @@ class LayerMatch:
             self.sensitive_flips = (self.sensitive_flips or 0) + int((sensitive & flips).sum())
 
     def to_json(self) -> dict[str, Any]:
+        """As an object of `moeprobe rerun --json`."""
         rates = {
             "agreement": ratio(self.agree, self.selections),
             "flip_rate": ratio(self.flips, self.tokens),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from simulated import FakeLayer, FakeManifest, FakeShard, FakeTrace, World, simulate
 
-from moeprobe.correlate.counts import count, segment_lengths
+from moeprobe.correlate.counts import segment_lengths
 from moeprobe.errors import StatsError, TraceError
 from moeprobe.stats import to_fixed
+from tests.correlate.counting import count
 
 SMALL = World(generations=12, layers=3, experts=20, k=4, mean_length=15)
 
@@ -93,16 +94,6 @@ def test_rows_of_a_generation_may_lie_anywhere_in_the_shard():
     keep = np.minimum(segment_lengths(trace, "answer"), 5)
     again = count(FakeTrace(trace.manifest, trace.generations, (mixed,)), "answer", keep)
     np.testing.assert_array_equal(again.gate, count(trace, "answer", keep).gate)
-
-
-def test_grouped_sums_units():
-    trace = simulate(4, SMALL)
-    counts = count(trace, "answer", segment_lengths(trace, "answer"))
-    unit = np.arange(12) % 3
-    grouped = counts.grouped(unit, 3)
-    np.testing.assert_array_equal(grouped.selected[1], counts.selected[1::3].sum(axis=0))
-    assert grouped.gate.sum() == counts.gate.sum()
-    assert grouped.tokens.sum() == counts.tokens.sum()
 
 
 def test_layers_of_different_size():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from simulated import FakeShard, FakeTrace, World, simulate
 
-from moeprobe.correlate.counts import count, segment_lengths
+from moeprobe.correlate.counts import segment_lengths
 from moeprobe.correlate.gather import gather, token_labels, token_series
 from moeprobe.correlate.selection import Selection
 from moeprobe.correlate.strata import STRATA, lay_out
 from moeprobe.errors import StatsError, TraceError
+from tests.correlate.counting import count
 
 SMALL = World(generations=12, layers=2, experts=16, k=4, mean_length=20)
 NUMBERS = ("residual", "expected", "variance", "floor")
@@ -101,16 +102,23 @@ def test_equals_a_loop_over_tokens(strata, response):
     assert variance.max() > 0
 
 
-def test_counts_are_those_of_count():
+def added(array, unit, units):
+    sums = np.zeros((units, *array.shape[1:]), dtype=np.int64)
+    np.add.at(sums, unit, array)
+    return sums
+
+
+def test_a_unit_holds_the_sums_of_its_generations():
     trace = simulate(1, SMALL)
     for segment in ("answer", "prompt"):
         selection = select(trace, segment)
         keep = selection.limits
-        before = count(trace, segment, keep).grouped(selection.unit[keep > 0], selection.units)
+        single, unit = count(trace, segment, keep), selection.unit[keep > 0]
+        before = {name: added(getattr(single, name), unit, selection.units) for name in ("tokens", "selected", "gate")}
         for strata in (None, ("token",)):
             after = gather(trace, selection, strata=strata, response="W").counts
-            for name in ("tokens", "selected", "gate", "layers", "experts"):
-                np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+            for name, sums in before.items():
+                np.testing.assert_array_equal(getattr(after, name), sums)
     assert gather(trace, selection, strata=None).beyond is None
     with pytest.raises(StatsError, match="without strata"):
         _ = gather(trace, selection, strata=None).held

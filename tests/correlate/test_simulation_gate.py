@@ -11,8 +11,9 @@ from scipy.stats import chi2
 from simulated import FakeTrace, World, simulate
 
 from moeprobe.correlate import correlate
-from moeprobe.correlate.counts import Counts, count, segment_lengths
+from moeprobe.correlate.counts import Counts, segment_lengths
 from moeprobe.stats import adjust, asin_sqrt, moderated_t
+from tests.correlate.counting import count
 
 ALPHA, BOUND = 0.05, 0.1
 NULL = World()  # 15 against 15 generations, 4 layers of 128 experts, no expert carries the label

@@ -162,8 +162,10 @@ def test_another_run_is_not_continued(tmp_path: Path, changes: dict[str, Any], s
 
 def test_what_does_not_matter_may_differ(tmp_path: Path) -> None:
     interrupted(tmp_path / "a.trace", 1)
-    resumed(tmp_path / "a.trace", model={"id": "./toy", "config_digest": "sha256:1"},
-            versions={"torch": "2", "python": "3.14"})  # fmt: skip
+    changes = {"model": {"id": "./toy", "config_digest": "sha256:1"}, "versions": {"torch": "2", "python": "3.14"}}
+    trace = resumed(tmp_path / "a.trace", **changes)
+    trace.verify()
+    assert trace.manifest.shards == 3
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
