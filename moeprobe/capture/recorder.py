@@ -198,6 +198,7 @@ class Recorder:
         keep_ids, keep_weights = kept.append, self.tape.waiting(f"{site.name}.weights").append
 
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object = None) -> None:
+            """Keep the routing of one call of a layer."""
             del module
             if stack.current is None:
                 return
@@ -266,6 +267,7 @@ class _End:
 
 def _silent(site: ExpertsSite) -> Any:
     def complain(module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A stack that text does not reach has run."""
         del module, args
         raise CaptureError(
             f"{site.name} ({site.path}) ran, but it belongs to a stack that text does not reach. moeprobe records runs "

@@ -50,6 +50,7 @@ class LogitsTap(LayerTap):
         """Read what the router returns."""
 
         def take(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            """Keep the layer's output."""
             del module, args
             if recorder.running(self.stack):
                 recorder.tape.put(self.names[0], router_scores(self.site, output))
@@ -92,6 +93,7 @@ class RouterInputTap(LayerTap):
         """Read what the router is given."""
 
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            """Keep the router's input."""
             del module
             if recorder.running(self.stack):
                 hidden = args[0] if args else next(iter(kwargs.values()))

@@ -46,6 +46,8 @@ def before(module: nn.Module, seen: Seen) -> Wrapping:
     """
 
     def wrap(self: Wrapping, forward: Forward) -> Forward:
+        """The forward, seen while the wrapping is active."""
+
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if self.active:
                 seen(module, args, kwargs)

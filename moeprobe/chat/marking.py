@@ -62,6 +62,7 @@ class Marking:
         return self.read(attempt(render, marked))
 
     def read(self, rendered: str) -> tuple[str, list[Found]]:
+        """Take the marks out of a rendered conversation: its plain text, and where each message's text stands in it."""
         plain, marks, place = [], [], 0
         removed = 0
         for match in re.finditer(self.nonce + f"([0-7]{{{_DIGITS}}})", rendered):

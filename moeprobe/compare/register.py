@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from moeprobe.compare.aligned import Agreement
 from moeprobe.compare.matching import Matched, Pairs, pair_up
-from moeprobe.compare.testing import Contrast, Reasons, believable, below, less, run_test
+from moeprobe.compare.testing import believable, run_test
 from moeprobe.correlate import MIN_UNITS
-from moeprobe.correlate.testing import MIN_EXPECTED
+from moeprobe.correlate.folding import less
+from moeprobe.correlate.rows import column_cells
+from moeprobe.correlate.testing import MIN_EXPECTED, Column, Reasons, below
 from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE, Groups
 from moeprobe.gathering.gather import Gathered, gather
 from moeprobe.gathering.selection import Selection
@@ -39,7 +41,7 @@ class Interaction:
     """
 
     labels: Ints
-    contrast: Contrast
+    contrast: Column
     change: Array
     low: Array
     high: Array
@@ -155,10 +157,11 @@ def verdicts(
 ) -> list[Json]:
     """The rows of `register` in docs/compare.md, from the rows of `correlate` on each run and the test between them."""
     known = rows[0] or rows[1] or []
+    between = None if interaction is None else column_cells(interaction.contrast)
     made = []
     for cell, any_row in enumerate(known):
         sides = [None if own is None else own[cell] for own in rows]
-        tested = None if interaction is None else interaction.contrast.numbers(cell)
+        tested = None if between is None else between[cell]
         word, flipped = judge(sides, tested, alpha)
         made.append(
             {"site": any_row["site"], "layer": any_row["layer"], "expert": any_row["expert"]}
@@ -171,7 +174,7 @@ def verdicts(
                 for name, own in zip("ab", sides, strict=True)
                 for key in ("t", "q", "beyond_difference", "rate_difference")
             }
-            | {"interaction": _interaction(interaction, cell), "verdict": word, "flipped": flipped}
+            | {"interaction": _interaction(interaction, tested, cell), "verdict": word, "flipped": flipped}
         )
     return made
 
@@ -207,12 +210,12 @@ def judge(sides: Sequence[Json | None], tested: dict[str, float | None] | None, 
     return "unclear", False
 
 
-def _interaction(interaction: Interaction | None, cell: int) -> Json | None:
-    if interaction is None:
+def _interaction(interaction: Interaction | None, tested: Json | None, cell: int) -> Json | None:
+    if interaction is None or tested is None:
         return None
     low, high = float(interaction.low[cell]), float(interaction.high[cell])
     reason = interaction.reasons[cell]
-    return interaction.contrast.numbers(cell) | {
+    return tested | {
         "change": float(interaction.change[cell]),
         "change_ci": [low, high] if reason is None and np.isfinite(low) and np.isfinite(high) else None,
         "reason": reason,

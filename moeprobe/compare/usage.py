@@ -10,9 +10,11 @@ from scipy.stats import t as student
 from moeprobe.compare.aligned import Agreement
 from moeprobe.compare.joined import Joined
 from moeprobe.compare.matching import Matched, Pairs
-from moeprobe.compare.testing import Contrast, Reasons, believable, below, less, run_test
+from moeprobe.compare.testing import believable, run_test
 from moeprobe.correlate import MIN_UNITS
-from moeprobe.correlate.testing import MIN_EXPECTED
+from moeprobe.correlate.folding import less
+from moeprobe.correlate.rows import column_cells
+from moeprobe.correlate.testing import MIN_EXPECTED, Column, Reasons, below
 from moeprobe.gathering.gather import Gathered, gather
 from moeprobe.gathering.selection import Selection
 from moeprobe.sites import ExpertSite
@@ -40,8 +42,8 @@ class Usage:
 
     gathered: Gathered
     prompts: int
-    beyond: Contrast
-    marginal: Contrast
+    beyond: Column
+    marginal: Column
     reasons: Reasons
     same: NDArray[np.bool_]
     spread: Array
@@ -120,10 +122,11 @@ def usage_rows(usage: Usage, agreements: list[Agreement], alpha: float, *, other
         "beyond_difference": (excess[n:] - excess[:n]).mean(axis=0),
         "saturation": np.concatenate([one.by_expert for one in agreements]),
     }  # fmt: skip
+    beyond_cells, marginal_cells = column_cells(usage.beyond), column_cells(usage.marginal)
     rows = []
     for cell, reason in enumerate(usage.reasons):
         site = ExpertSite(int(counts.layers[cell]), int(counts.experts[cell]))
-        tested, marginal = usage.beyond.numbers(cell), usage.marginal.numbers(cell)
+        tested, marginal = beyond_cells[cell], marginal_cells[cell]
         still = bool(usage.same[cell]) and n >= MIN_UNITS
         interval = None if marginal["p"] is None else [float(low[cell]), float(high[cell])]
         rows.append(

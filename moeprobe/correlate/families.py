@@ -1,6 +1,5 @@
 """Families of layers, for example linear and full attention: does one of them differ between the groups as a whole?"""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from moeprobe.designs.design import MIN_UNITS
 from moeprobe.designs.frame import MOST_PRIOR_DF
 from moeprobe.errors import StatsError
-from moeprobe.stats import adjust, fit_prior
+from moeprobe.stats import adjust
+from moeprobe.stats.permutation import Rearranged
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Json = dict[str, Any]
-
-# Arrangements of one matrix product, as in stats.permutation.
-_ARRANGEMENTS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +85,12 @@ def family_summaries(
         return found
     trend = None if abundance is None else np.asarray(abundance, dtype=np.float64)[tested]
     lowest = np.broadcast_to(np.asarray(0.0 if floor is None else floor, dtype=np.float64), tested.shape)[tested]
-    source = _Arranged(table[:, tested], labels, blocks)
+    source = Rearranged(
+        table[:, tested], labels, blocks=blocks, abundance=trend, floor=lowest, most_prior_df=MOST_PRIOR_DF
+    )  # fmt: skip
     sizes = member[tested].sum(axis=0)
     share = member[tested] / np.maximum(sizes, 1)
-    observed, mean, p = _permuted(source, _scaled(source, trend, lowest), share, draws, seed)
+    observed, mean, p = _permuted(source, share, draws, seed)
     p = np.where(sizes > 0, p, np.nan)
     holm = adjust(p, "holm")
     for at, one in enumerate(found):
@@ -101,86 +100,15 @@ def family_summaries(
     return found
 
 
-class _Arranged:
-    """Residuals of the null model, and arrangements of the tested column, of length 1."""
-
-    def __init__(self, table: Array, labels: ArrayLike | None, blocks: ArrayLike | None) -> None:
-        size = len(table)
-        self.flip = labels is None
-        block = np.zeros(size, dtype=np.int64) if blocks is None else np.unique(blocks, return_inverse=True)[1]
-        if block.shape != (size,):
-            raise StatsError(f"Blocks must be one code for each of {size} samples; found shape {block.shape}.")
-        self.block = block
-        if labels is None:
-            self.column, self.residual, self.df = np.full(size, 1 / math.sqrt(size)), table, size - 1
-            return
-        numbers = np.asarray(labels, dtype=np.float64)
-        if numbers.shape != (size,) or not np.isfinite(numbers).all():
-            raise StatsError(f"Labels must be {size} finite numbers; found shape {numbers.shape}.")
-        centred = _centred(np.column_stack([numbers, table]), block)
-        length = float(np.linalg.norm(centred[:, 0]))
-        self.df = size - int(block.max()) - 2
-        if length <= 1e-9 * max(1.0, float(np.linalg.norm(numbers))) or self.df < 1:
-            raise StatsError("The labels do not vary within the blocks, or the samples are too few for them.")
-        self.column, self.residual = centred[:, 0] / length, centred[:, 1:]
-
-    def draw(self, rng: np.random.Generator, count: int) -> Array:
-        """(count, samples) random arrangements of the column."""
-        size = self.column.size
-        if self.flip:
-            flipped: Array = self.column * rng.choice([-1.0, 1.0], (count, size))
-            return flipped
-        order = np.argsort(self.block + rng.random((count, size)), axis=1)
-        source = np.empty_like(order)
-        source[:, np.argsort(self.block, kind="stable")] = order
-        arranged: Array = self.column[source]
-        return arranged
-
-
-@dataclass(frozen=True, eq=False)
-class _Scale:
-    """Squared length of the residuals with the prior's share, (cells,); df with the prior's; least variance."""
-
-    total: Array
-    df: float
-    lowest: Array
-
-
-def _scaled(source: _Arranged, trend: Array | None, lowest: Array) -> _Scale:
-    length = (source.residual**2).sum(axis=0)
-    noise = len(source.residual) * (64 * np.finfo(np.float64).eps * np.abs(source.residual).max(axis=0)) ** 2
-    length = np.where(length <= noise, 0.0, length)
-    prior = fit_prior(length / (source.df + 1), source.df + 1, trend, most_df=MOST_PRIOR_DF)
-    if math.isinf(prior.df):
-        return _Scale(prior.variance, math.inf, lowest)
-    return _Scale(length + (prior.df * prior.variance if prior.df > 0 else 0.0), source.df + prior.df, lowest)
-
-
-def _squared_t(source: _Arranged, scale: _Scale, columns: Array) -> Array:
-    """(arrangements, cells)."""
-    square = columns @ source.residual
-    square *= square
-    variance = scale.total if math.isinf(scale.df) else (scale.total - square) / scale.df
-    # where nothing varies the numerator is 0, too
-    return np.asarray(square / np.maximum(np.maximum(variance, scale.lowest), 1e-16))
-
-
-def _permuted(source: _Arranged, scale: _Scale, share: Array, draws: int, seed: int) -> tuple[Array, Array, Array]:
+def _permuted(source: Rearranged, share: Array, draws: int, seed: int) -> tuple[Array, Array, Array]:
     """Mean squared t of each family, its mean over the arrangements, and p; each (families,)."""
-    observed: Array = (_squared_t(source, scale, source.column[None]) @ share)[0]
-    rng = np.random.default_rng(seed)
+    observed: Array = source.observed() @ share
     reached, total = np.zeros(share.shape[1]), np.zeros(share.shape[1])
-    for start in range(0, draws, _ARRANGEMENTS):
-        null = _squared_t(source, scale, source.draw(rng, min(_ARRANGEMENTS, draws - start))) @ share
+    for squares in source.drawn(draws, seed):
+        null = squares @ share
         reached += (null >= observed * (1 - 1e-10)).sum(axis=0)
         total += null.sum(axis=0)
     return observed, total / draws, (1 + reached) / (1 + draws)
-
-
-def _centred(table: Array, block: Ints) -> Array:
-    member = np.eye(int(block.max()) + 1)[block]
-    centred: Array = table - ((member.T @ table) / member.sum(axis=0)[:, None])[block]
-    return centred
 
 
 def _table(values: ArrayLike, cells: Cells) -> Array:

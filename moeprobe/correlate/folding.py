@@ -111,9 +111,13 @@ def rows_of(values: Array, design: Design) -> Array:
     if design.frame.fold is Fold.UNITS:
         return values
     zero, one = np.array_split(values, 2)
-    difference: Array = one - zero
-    # what two equal sides differ by in their last digits must not look like a very small variance
-    noise = 64 * np.finfo(np.float64).eps * np.abs(values).max(axis=0, initial=0.0)
+    return less(one, zero)
+
+
+def less(second: Array, first: Array) -> Array:
+    """second - first; what two equal values differ by in their last digits must not look like a small variance."""
+    difference: Array = second - first
+    noise = 64 * np.finfo(np.float64).eps * np.maximum(np.abs(first), np.abs(second)).max(axis=0, initial=0.0)
     return np.where(np.abs(difference) <= noise, 0.0, difference)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
 from moeprobe.errors import StatsError
 from moeprobe.gathering.chosen import chosen_gates
@@ -22,7 +21,6 @@ from moeprobe.gathering.strata import Layout, lay_out
 from moeprobe.sites import ExpertSite
 from moeprobe.stats import GATE_SCALE
 from moeprobe.stats.beyond import pearson_residual
-from moeprobe.stats.moderated import SMALLEST_P
 from moeprobe.visible import shortened, visible
 
 Ints = NDArray[np.int64]
@@ -99,7 +97,7 @@ def leave_token_out(
         sites: the experts to look at; the cost grows with their number (some 50 ms each at 100,000 tokens).
         labels: (samples,) 1 or 0; or scores, whose rate difference is then a slope. Samples without tokens are ignored.
         retest: makes the deciding test of a table (rows, sites), sites in the order given, with prior and floor as
-            they were for all tokens: `kept_prior`.
+            they were for all tokens.
         strata, response: as in `gather`, which made the decision; "S" or "W".
         kinds: length of each list, at least 1.
         respond: makes the table from O - E and V of the samples; else it is (O - E) / sqrt(V).
@@ -133,53 +131,6 @@ def leave_token_out(
         difference = one.difference if np.isfinite(one.difference) else None
         found.append({"token_id": token, "token": words.get(token, ""), "rate_difference": difference, "p": value})
     return found
-
-
-def kept_prior(
-    design: ArrayLike,
-    column: int = -1,
-    *,
-    prior_df: float,
-    prior_variance: ArrayLike | None,
-    floor: ArrayLike,
-    experts: int,
-) -> Retest:
-    """The moderated t-test of one column of a linear model, with the prior that all tokens gave.
-
-    Args:
-        design: (rows, columns) with the intercept, of full column rank, more rows than columns.
-        column: the tested one.
-        prior_df, prior_variance: of the test with all tokens (`ModeratedT`); prior_variance (sites,), unused at 0 df.
-        floor: (sites,) lower bound of the variance, as it was.
-        experts: how many experts were tested then: bounds the degrees of freedom.
-
-    Returns:
-        A function from a table (rows, sites) to t and p, each (sites,); t is 0 and p 1 where nothing is left.
-
-    Raises:
-        StatsError: a design that cannot be fitted.
-    """
-    model, lowest = np.asarray(design, dtype=np.float64), np.asarray(floor, dtype=np.float64)
-    # columns may be on any scale: the rank is that of columns of length 1
-    length = np.linalg.norm(model, axis=0)
-    scaled = model / np.where(length > 0, length, 1)
-    if model.ndim != 2 or len(model) <= model.shape[1] or np.linalg.matrix_rank(scaled) < model.shape[1]:
-        raise StatsError(f"A design {model.shape} cannot be tested: it needs full column rank and more rows.")
-    q, r = np.linalg.qr(model)
-    inverse: Array = np.linalg.inv(r)[column]
-    df = len(model) - model.shape[1]
-    prior = np.asarray(0.0 if prior_variance is None or prior_df == 0 else prior_variance, dtype=np.float64)
-
-    def retest(table: Array) -> tuple[Array, Array]:
-        rotated = q.T @ table
-        variance = ((table - q @ rotated) ** 2).sum(axis=0) / df
-        pooled = prior + 0 * variance if np.isinf(prior_df) else (df * variance + prior_df * prior) / (df + prior_df)
-        used = np.maximum(np.maximum(pooled, lowest), 1e-16)
-        t = np.where(np.ptp(table, axis=0) > 0, inverse @ rotated, 0.0) / (np.linalg.norm(inverse) * np.sqrt(used))
-        tail = 2 * student.sf(np.abs(t), min(df + prior_df, df * max(experts, 1)))
-        return t, np.clip(tail, SMALLEST_P, 1.0)
-
-    return retest
 
 
 def _tabulate(trace: TraceLike, layout: Layout) -> _Tokens:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.correlate.folding import Sums, standardised
-from moeprobe.correlate.leave_token import kept_prior, leave_token_out
+from moeprobe.correlate.leave_token import leave_token_out
 from moeprobe.correlate.scales import in_units, scale_of
 from moeprobe.correlate.testing import Tested
 from moeprobe.designs.design import Design
@@ -32,13 +32,13 @@ def without_one_token(
     if result is None or not leading or gathered.response not in ("S", "W"):
         return found
     place = np.searchsorted(np.flatnonzero(np.isfinite(tested.beyond.p)), leading)
-    retest = kept_prior(
-        design.frame.x,
-        prior_df=result.prior_df,
-        prior_variance=result.prior_variance[place] if result.prior_df > 0 else None,
-        floor=tested.table.floor[leading],
-        experts=tested.beyond.tested,
-    )
+    prior, floor = result.prior(place), tested.table.floor[leading]
+
+    def retest(table: Array) -> tuple[Array, Array]:
+        """t and p of the deciding test, with the prior that all tokens gave."""
+        again = design.frame.test(table, floor, prior=prior)
+        return again.t, again.p
+
     lost = leave_token_out(
         trace,
         design.selection,

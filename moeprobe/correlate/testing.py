@@ -165,7 +165,7 @@ def untestable(rate: Array, plain: Table, design: Design) -> Reasons:
             reasons.append(f"selected at the same rate {still}")
         elif number < MIN_EXPECTED:
             reasons.append(
-                f"too rare: {_below(number)} selections expected in the smaller group, {MIN_EXPECTED} are needed"
+                f"too rare: {below(number)} selections expected in the smaller group, {MIN_EXPECTED} are needed"
             )
         else:
             reasons.append(None)
@@ -181,7 +181,7 @@ def untestable_beyond(sums: Sums, table: Table, design: Design, plain: Reasons) 
     for reason, number, varies in zip(plain, information, design.frame.leaves(table.values), strict=True):
         if reason is None and (number < MIN_EXPECTED or not varies):
             reason = (
-                f"follows the token: {_below(number)} selections left to compare in the smaller group, "
+                f"follows the token: {below(number)} selections left to compare in the smaller group, "
                 f"{MIN_EXPECTED} are needed"
             )
         reasons.append(reason)
@@ -199,6 +199,6 @@ def _information(sums: Sums) -> Array:
     return np.where((variance > 0).sum(axis=0) >= 2 * MIN_UNITS, np.inf, 0.0)
 
 
-def _below(number: float) -> str:
-    # one digit below 5, so that 4.97 does not read as the 5.0 that would be enough
+def below(number: float) -> str:
+    """A number below the five that are needed, so that 4.97 does not read as 5.0."""
     return f"{min(round(float(number), 1), MIN_EXPECTED - 0.1):.1f}"

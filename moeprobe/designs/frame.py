@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import StatsError
-from moeprobe.stats import ModeratedT, moderated_linear, permutation_max_t
+from moeprobe.stats import ModeratedT, VariancePrior, moderated_linear, permutation_max_t
+from moeprobe.stats.moderated import full_rank
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,9 +56,7 @@ class Frame:
     @property
     def full_rank(self) -> bool:
         """Whether no column of x depends on the others."""
-        x = self.x
-        length = np.linalg.norm(x, axis=0)
-        return bool(length.all()) and bool(np.linalg.matrix_rank(x / length) == x.shape[1])
+        return full_rank(self.x)
 
     @property
     def carriers(self) -> float:
@@ -89,13 +88,17 @@ class Frame:
         tested = None if self.tested is None else self.tested[rows]
         return Frame(self.fold, tested, np.column_stack([self.held, others])[rows], blocks)
 
-    def test(self, table: Array, floor: Array, abundance: Array) -> ModeratedT:
-        """Moderated t of every column of the table (rows, cells).
+    def test(
+        self, table: Array, floor: Array, abundance: Array | None = None, prior: VariancePrior | None = None
+    ) -> ModeratedT:
+        """Moderated t of every column of the table (rows, cells); the prior follows `abundance`, or is given.
 
         Raises:
             StatsError: what is held fixed determines the tested column, or leaves no degrees of freedom.
         """
-        return moderated_linear(table, self.x, floor=floor, abundance=abundance, most_prior_df=MOST_PRIOR_DF)
+        return moderated_linear(
+            table, self.x, floor=floor, abundance=abundance, most_prior_df=MOST_PRIOR_DF, prior=prior
+        )
 
     def family(self, table: Array, floor: Array, abundance: Array, draws: int, seed: int) -> Array:
         """(cells,) family-wise p by max-T; NaN where there is no valid way to deal out anew.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moeprobe.designs.design import MIN_UNITS, Design, arm_of
 from moeprobe.designs.frame import Fold, Frame, check_rank
 from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE
-from moeprobe.designs.held import Held
+from moeprobe.designs.scope import Scope
 from moeprobe.errors import StatsError
 from moeprobe.gathering.inputs import GenerationLike, TraceLike
 from moeprobe.stats import matched_lengths
@@ -69,79 +69,65 @@ def pair_lengths(lengths: Ints, member: Ints, pair: Ints) -> Ints:
     return keep
 
 
-def paired(
-    trace: TraceLike,
-    member: Ints,
-    pair: Ints,
-    keep: Ints,
-    segment: str,
-    lengths: Ints,
-    held: Held,
-    left_out: dict[str, int],
-) -> Design:
+def paired(trace: TraceLike, scope: Scope, pair: Ints, keep: Ints) -> Design:
     """The design of complete pairs; all generations of one side of a pair are one sample.
 
     Args:
-        trace, member, segment, lengths, held, left_out: as `two_groups.two_groups`.
+        trace: the run; says what the pairs are called.
+        scope: who could be compared.
         pair, keep: as made here.
 
     Raises:
         StatsError: no pair is complete, blocks are asked for, or a covariate does not vary within pairs, or
             always by the same.
     """
-    pairs = int(pair.max(initial=-1)) + 1
-    if not pairs:
-        raise StatsError(
-            "No pair has generations in both groups. Give prompts that belong together the same `pair`, "
-            "or compare two groups (--design groups)."
-        )
-    if held.blocks is not None:
-        raise StatsError(
-            "Pairs are blocks already. Leave out --block, or compare two groups within the blocks (--design groups)."
-        )
+    pairs, member = int(pair.max(initial=-1)) + 1, scope.member
+    _check_pairs(pairs, scope)
     kept = np.flatnonzero(keep)
-    unit = np.full(lengths.size, -1, dtype=np.int64)
+    unit = np.full(member.size, -1, dtype=np.int64)
     unit[kept] = pair[kept] + np.where(member[kept] == POSITIVE, pairs, 0)
-    zero, one = (arm_of(kept[member[kept] == code], pairs, lengths, keep) for code in (NEGATIVE, POSITIVE))
-    covariates = held.of_units(unit, 2 * pairs)[1]
+    zero, one = (arm_of(kept[member[kept] == code], pairs, scope.lengths, keep) for code in (NEGATIVE, POSITIVE))
+    covariates = scope.held.of_units(unit, 2 * pairs)[1]
     frame = Frame(Fold.PAIRS, None, covariates[pairs:] - covariates[:pairs])
-    shortage = _shortage(pairs, frame, held)
-    if shortage is None and held.words:
-        check_rank(frame, f"differences of {', '.join(held.words)} within pairs")
-    names = [""] * pairs
-    for index in reversed(kept.tolist()):
-        names[int(pair[index])] = trace.generations[index].pair or ""
     return Design(
         kind="pairs",
-        segment=segment,
+        segment=scope.segment,
         keep=keep,
         unit=unit,
         labels=np.repeat(np.array([NEGATIVE, POSITIVE], dtype=np.int64), pairs),
         side=np.where(keep > 0, member, -1),
-        names=tuple(names),
+        names=tuple(dict.fromkeys(trace.generations[index].pair or "" for index in np.flatnonzero(pair >= 0).tolist())),
         unit_name="pair",
         positive=one,
         negative=zero,
         frame=frame,
         matching="within each pair, as many generations from either side, i-th shortest with i-th shortest, both cut "
         "to the shorter one",
-        left_out={
-            **left_out,
-            "incomplete_pairs": int(((member != LEFT_OUT) & (keep == 0)).sum()),
-            "too_short": 0,
-            "one_kind": 0,
-            "extra_samples": 0,
-        },
-        shortage=shortage,
+        left_out=scope.leaving(incomplete_pairs=int(((member != LEFT_OUT) & (keep == 0)).sum())),
+        shortage=_shortage(pairs, frame, scope.fixed),
     )
 
 
-def _shortage(pairs: int, frame: Frame, held: Held) -> str | None:
+def _check_pairs(pairs: int, scope: Scope) -> None:
+    if not pairs:
+        raise StatsError(
+            "No pair has generations in both groups. Give prompts that belong together the same `pair`, "
+            "or compare two groups (--design groups)."
+        )
+    if scope.held.blocks is not None:
+        raise StatsError(
+            "Pairs are blocks already. Leave out --block, or compare two groups within the blocks (--design groups)."
+        )
+
+
+def _shortage(pairs: int, frame: Frame, fixed: str) -> str | None:
     if pairs < MIN_UNITS:
         return f"fewer than {MIN_UNITS} pairs ({pairs})"
     if frame.spare < MIN_UNITS - 1:
-        return f"too few pairs ({pairs}) for what is held fixed ({', '.join(held.words)})"
-    if held.words and frame.full_rank and frame.carriers < MIN_UNITS:
-        words = ", ".join(held.words)
-        return f"fewer than {MIN_UNITS} pairs tell their sides from what is held fixed ({words}; {frame.carriers:.1f})"
+        return f"too few pairs ({pairs}) for what is held fixed ({fixed})"
+    if not fixed:
+        return None
+    check_rank(frame, f"differences of {fixed} within pairs")
+    if frame.carriers < MIN_UNITS:
+        return f"fewer than {MIN_UNITS} pairs tell their sides from what is held fixed ({fixed}; {frame.carriers:.1f})"
     return None

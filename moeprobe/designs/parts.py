@@ -1,6 +1,5 @@
 """Labels inside generations: tokens that a probe marks against the other tokens of the same generation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from moeprobe.designs.design import MIN_UNITS, WARN_UNITS, Arm, Design
 from moeprobe.designs.frame import Fold, Frame
 from moeprobe.designs.groups import LEFT_OUT, THRESHOLD, Groups
-from moeprobe.designs.held import Held
+from moeprobe.designs.scope import Scope
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import TraceLike
@@ -47,9 +46,7 @@ class Parts:
         return len(self.names)
 
 
-def marked_parts(
-    trace: TraceLike, unit_names: Sequence[str], groups: Groups, member: Ints, segment: str, lengths: Ints
-) -> Parts | None:
+def marked_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts | None:
     """Where the probe's marks divide generations; None where it marks nothing, or the segment is no answer.
 
     Only spans with a score from 0.5 on count. Generations of one prompt are one unit.
@@ -58,16 +55,13 @@ def marked_parts(
         np.array([(one.start, one.end) for one in found if one.score >= THRESHOLD], dtype=np.int64).reshape(-1, 2)
         for found in groups.spans
     )
-    used = np.flatnonzero(member != LEFT_OUT)
-    if segment not in GENERATED or not any(spans[index].size for index in used.tolist()):
+    used, lengths = np.flatnonzero(scope.member != LEFT_OUT), scope.lengths
+    if scope.segment not in GENERATED or not any(spans[index].size for index in used.tolist()):
         return None
-    prompts = [unit_names[index] for index in used.tolist()]
-    names = list(dict.fromkeys(prompts))
-    numbers = {prompt: number for number, prompt in enumerate(names)}
-    unit = np.full(lengths.size, -1, dtype=np.int64)
-    unit[used] = [numbers[prompt] for prompt in prompts]
+    own = [scope.names[index] for index in used.tolist()]
+    names, (unit, _) = tuple(dict.fromkeys(own)), scope.numbered(used, own)
     keep = np.where(unit >= 0, lengths, 0)
-    tokens = lay_out(trace, Selection(segment, keep, unit, len(names), spans), None).tokens.reshape(2, -1)
+    tokens = lay_out(trace, Selection(scope.segment, keep, unit, len(names), spans), None).tokens.reshape(2, -1)
     both = np.asarray((tokens > 0).all(axis=0))
     renumbered = np.where(both, np.cumsum(both) - 1, -1)
     kept = np.where(unit >= 0, renumbered[unit], -1)
@@ -83,16 +77,7 @@ def marked_parts(
     )
 
 
-def within(
-    trace: TraceLike,
-    unit_names: Sequence[str],
-    groups: Groups,
-    member: Ints,
-    segment: str,
-    lengths: Ints,
-    held: Held,
-    left_out: dict[str, int],
-) -> Design:
+def within(trace: TraceLike, scope: Scope, groups: Groups) -> Design:
     """Marked against other tokens of each generation; every generation is its own control, so lengths need no match.
 
     With 5 to 14 units the label is turned in circles inside each generation (STATISTICS 2c): too few units for a t-test
@@ -100,37 +85,22 @@ def within(
 
     Args:
         trace: the run.
-        unit_names, member, segment, lengths, held, left_out: as `two_groups.two_groups`.
+        scope: who could be compared.
         groups: its spans mark the tokens.
 
     Raises:
         StatsError: nothing is marked, no generation has tokens of both kinds, or something should be held fixed.
     """
-    if held.words:
-        raise StatsError(
-            "Labels inside a generation are compared within it: what belongs to the whole generation "
-            f"({', '.join(held.words)}) is held fixed already. Leave out --block and --covariate."
-        )
-    parts = marked_parts(trace, unit_names, groups, member, segment, lengths)
-    if parts is None:
-        raise StatsError(
-            f"{groups.name} marks no part of a text in segment {segment!r} (a probe does with spans of score 0.5 or "
-            "more). Compare whole generations (--design groups), or choose the segment answer or thinking."
-        )
-    if not parts.units:
-        raise StatsError(
-            f"No generation has both tokens that {groups.name} marks and others: each is marked as a whole or not at "
-            "all. Compare whole generations (--design groups)."
-        )
-    count = int((parts.unit >= 0).sum())
-    median = [float(np.median(tokens)) for tokens in (parts.inside, parts.outside)]
-    totals = [int(tokens.sum()) for tokens in (parts.inside, parts.outside)]
-    one, zero = (Arm(count, parts.units, total, total, mid) for total, mid in zip(totals, median, strict=True))
-    few = parts.units < MIN_UNITS
+    parts = _usable_parts(trace, scope, groups)
+    count, few = int((parts.unit >= 0).sum()), parts.units < MIN_UNITS
+    one, zero = (
+        Arm(count, parts.units, int(tokens.sum()), int(tokens.sum()), float(np.median(tokens)))
+        for tokens in (parts.inside, parts.outside)
+    )
     unit = "prompt" if parts.repeated else "generation"
     return Design(
         kind="within generations",
-        segment=segment,
+        segment=scope.segment,
         keep=parts.keep,
         unit=parts.unit,
         labels=np.repeat(np.array([0, 1], dtype=np.int64), parts.units),
@@ -141,9 +111,30 @@ def within(
         negative=zero,
         frame=Frame(Fold.PARTS, None, np.zeros((parts.units, 0))),
         matching="none needed: both kinds of tokens stand in every generation that is used",
-        left_out={**left_out, "incomplete_pairs": 0, "too_short": 0, "one_kind": parts.one_kind, "extra_samples": 0},
+        left_out=scope.leaving(one_kind=parts.one_kind),
         shortage=f"fewer than {MIN_UNITS} {unit}s with tokens of both kinds ({parts.units})" if few else None,
         spans=parts.spans,
         # turned inside a generation, so both kinds must stand in one; of several samples of a prompt that is not sure
         shifts=MIN_UNITS <= parts.units < WARN_UNITS and not parts.repeated,
     )
+
+
+def _usable_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts:
+    """The parts, or a sentence that says why there are none to compare."""
+    if scope.fixed:
+        raise StatsError(
+            "Labels inside a generation are compared within it: what belongs to the whole generation "
+            f"({scope.fixed}) is held fixed already. Leave out --block and --covariate."
+        )
+    parts = marked_parts(trace, scope, groups)
+    if parts is None:
+        raise StatsError(
+            f"{groups.name} marks no part of a text in segment {scope.segment!r} (a probe does with spans of score 0.5 "
+            "or more). Compare whole generations (--design groups), or choose the segment answer or thinking."
+        )
+    if not parts.units:
+        raise StatsError(
+            f"No generation has both tokens that {groups.name} marks and others: each is marked as a whole or not at "
+            "all. Compare whole generations (--design groups)."
+        )
+    return parts

@@ -11,6 +11,7 @@ from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE, Groups
 from moeprobe.designs.held import Held, hold
 from moeprobe.designs.pairing import complete_pairs, enough_pairs, pair_lengths, paired
 from moeprobe.designs.parts import marked_parts, within
+from moeprobe.designs.scope import Scope
 from moeprobe.designs.scoring import scored
 from moeprobe.designs.two_groups import two_groups
 from moeprobe.designs.units import prompt_names, same_text
@@ -60,24 +61,24 @@ def plan(
     }
     names = prompt_names(trace.generations, unit)
     repeated = _repeated(trace, names) if unit is None else ()
+    scope = Scope(names, member, segment, lengths, held, left_out)
     if design == "scores" or (design == "auto" and groups.numeric):
-        return replace(scored(names, groups, member, segment, lengths, held, left_out), notes=repeated)
+        return replace(scored(scope, groups), notes=repeated)
     if design == "within":
-        return replace(within(trace, names, groups, member, segment, lengths, held, left_out), notes=repeated)
+        return replace(within(trace, scope, groups), notes=repeated)
     sizes = [int((member == code).sum()) for code in (NEGATIVE, POSITIVE)]
     if design == "auto" and min(sizes) < MIN_UNITS and not held.words:
-        inside = marked_parts(trace, names, groups, member, segment, lengths)
+        inside = marked_parts(trace, scope, groups)
         if inside is not None and inside.units >= MIN_UNITS:
-            return replace(within(trace, names, groups, member, segment, lengths, held, left_out), notes=repeated)
+            return replace(within(trace, scope, groups), notes=repeated)
     for code, size in enumerate(sizes):
         if not size:
             raise StatsError(_empty(groups, code, segment, left_out))
     pair = complete_pairs(trace.generations, member)
     keep = pair_lengths(lengths, member, pair)
     if design == "pairs" or (design == "auto" and held.blocks is None and enough_pairs(pair, keep, member)):
-        return paired(trace, member, pair, keep, segment, lengths, held, left_out)
-    planned = two_groups(names, member, segment, lengths, held, left_out)
-    return replace(planned, notes=(*repeated, *_unused_pairs(trace, member, pair, unit)))
+        return paired(trace, scope, pair, keep)
+    return replace(two_groups(scope), notes=(*repeated, *_unused_pairs(trace, member, pair, unit)))
 
 
 def _repeated(trace: TraceLike, names: list[str]) -> tuple[str, ...]:

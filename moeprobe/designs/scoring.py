@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from moeprobe.designs.design import MIN_UNITS, Arm, Design, arm_of
 from moeprobe.designs.frame import Fold, Frame, check_rank
 from moeprobe.designs.groups import LEFT_OUT, Groups
-from moeprobe.designs.held import Held
+from moeprobe.designs.scope import Scope
 from moeprobe.errors import StatsError
 
 Ints = NDArray[np.int64]
@@ -18,15 +18,7 @@ Array = NDArray[np.float64]
 WINDOW = 0.05
 
 
-def scored(
-    names: Sequence[str],
-    groups: Groups,
-    member: Ints,
-    segment: str,
-    lengths: Ints,
-    held: Held,
-    left_out: dict[str, int],
-) -> Design:
+def scored(scope: Scope, groups: Groups) -> Design:
     """One window for all generations, one score for each unit.
 
     There are no two groups to match lengths between, so all generations are cut to one window: the 5 % quantile of
@@ -34,67 +26,63 @@ def scored(
     (the 5 % quantile, the first ones; prompts with fewer are left out), since what a unit says depends on its tokens.
 
     Args:
-        names, member, segment, lengths, held, left_out: as `two_groups.two_groups`; a generation without a score is
-            LEFT_OUT.
+        scope: who could be compared; a generation without a score is LEFT_OUT.
         groups: its scores are what is tested.
 
     Raises:
         StatsError: nobody has a score, or all have the same, or what is held fixed determines it.
     """
     score = np.array([np.nan if one is None else one for one in groups.scores], dtype=np.float64)
-    members = np.flatnonzero((member != LEFT_OUT) & np.isfinite(score))
-    if not members.size:
-        raise StatsError(f"No generation with tokens in segment {segment!r} has a score of {groups.name}.")
-    if not np.ptp(score[members]):
-        raise StatsError(f"All {members.size} generations have the score {score[members][0]:g}: nothing to compare.")
-    window = max(1, int(np.quantile(lengths[members], WINDOW)))
-    kept, extra = _equally_many(names, members[lengths[members] >= window])
-    keep = np.zeros(lengths.size, dtype=np.int64)
+    members = _with_score(scope, score, groups.name)
+    window = max(1, int(np.quantile(scope.lengths[members], WINDOW)))
+    kept, extra = _equally_many(scope.names, members[scope.lengths[members] >= window])
+    keep = np.zeros(score.size, dtype=np.int64)
     keep[kept] = window
-    prompts = [names[index] for index in kept.tolist()]
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    unit = np.full(lengths.size, -1, dtype=np.int64)
-    unit[kept] = [numbers[prompt] for prompt in prompts]
-    size = np.bincount(unit[kept], minlength=len(numbers))
-    mean = np.bincount(unit[kept], weights=score[kept], minlength=len(numbers)) / size
-    if np.ptp(mean) <= 1e-12 * np.abs(mean).max():
-        raise StatsError(
-            f"The {kept.size} of {members.size} generations with at least {window} tokens have the score {mean[0]:g}, "
-            "alone or as the mean of their prompt: nothing to compare. Record longer generations, or more prompts."
-        )
+    names = [scope.names[index] for index in kept.tolist()]
+    unit, units = scope.numbered(kept, names)
+    mean = np.bincount(unit[kept], weights=score[kept]) / np.bincount(unit[kept])
+    _check_spread(mean, kept.size, members.size, window)
     labels = _upper(mean)
-    blocks, covariates = held.of_units(unit, len(numbers))
+    blocks, covariates = scope.held.of_units(unit, len(units))
     frame = Frame(Fold.UNITS, mean, covariates, blocks)
-    unit_name = "generation" if len(numbers) == kept.size else "prompt"
-    side = np.full(lengths.size, -1, dtype=np.int64)
-    side[kept] = labels[unit[kept]]
-    positive, negative = (_arm(side, code, labels, lengths, keep) for code in (1, 0))
-    shortage = _shortage(mean, unit_name, frame, held)
-    if shortage is None:
-        check_rank(frame, ", ".join(held.words) or "the mean")
+    unit_name = "generation" if len(units) == kept.size else "prompt"
+    side = np.where(unit >= 0, labels[unit], -1)
+    positive, negative = (_arm(side, code, labels, scope.lengths, keep) for code in (1, 0))
     return Design(
         kind="scores",
-        segment=segment,
+        segment=scope.segment,
         keep=keep,
         unit=unit,
         labels=labels,
         side=side,
-        names=tuple(numbers),
+        names=tuple(dict.fromkeys(names)),
         unit_name=unit_name,
         positive=positive,
         negative=negative,
         frame=frame,
         matching=f"all generations cut to one window of {window} tokens, the 5 % quantile of their lengths; shorter "
         "ones left out",
-        left_out={
-            **left_out,
-            "incomplete_pairs": 0,
-            "too_short": int(members.size - kept.size) - extra,
-            "one_kind": 0,
-            "extra_samples": extra,
-        },
-        shortage=shortage,
+        left_out=scope.leaving(too_short=int(members.size - kept.size) - extra, extra_samples=extra),
+        shortage=_shortage(mean, unit_name, frame, scope.fixed),
     )
+
+
+def _with_score(scope: Scope, score: Array, name: str) -> Ints:
+    """Generations that have a score; they must not all have the same."""
+    members = np.flatnonzero((scope.member != LEFT_OUT) & np.isfinite(score))
+    if not members.size:
+        raise StatsError(f"No generation with tokens in segment {scope.segment!r} has a score of {name}.")
+    if not np.ptp(score[members]):
+        raise StatsError(f"All {members.size} generations have the score {score[members][0]:g}: nothing to compare.")
+    return members
+
+
+def _check_spread(mean: Array, kept: int, members: int, window: int) -> None:
+    if np.ptp(mean) <= 1e-12 * np.abs(mean).max():
+        raise StatsError(
+            f"The {kept} of {members} generations with at least {window} tokens have the score {mean[0]:g}, "
+            "alone or as the mean of their prompt: nothing to compare. Record longer generations, or more prompts."
+        )
 
 
 def _equally_many(names: Sequence[str], members: Ints) -> tuple[Ints, int]:
@@ -118,15 +106,16 @@ def _arm(side: Ints, code: int, labels: Ints, lengths: Ints, keep: Ints) -> Arm:
     return arm_of(members, int((labels == code).sum()), lengths, keep) if members.size else Arm(0, 0, 0, 0, 0.0)
 
 
-def _shortage(score: Array, unit: str, frame: Frame, held: Held) -> str | None:
+def _shortage(score: Array, unit: str, frame: Frame, fixed: str) -> str | None:
     if score.size < 2 * MIN_UNITS:
         return f"fewer than {2 * MIN_UNITS} {unit}s with a score ({score.size})"
     rare = score.size - int(np.unique(score, return_counts=True)[1].max())
     if rare < MIN_UNITS:
         return f"fewer than {MIN_UNITS} {unit}s differ in score from the rest ({rare})"
     if frame.spare < MIN_UNITS:
-        return f"too few {unit}s ({score.size}) for what is held fixed ({', '.join(held.words)})"
-    if frame.full_rank and frame.carriers < MIN_UNITS:
-        beside = f" beside what is held fixed ({', '.join(held.words)})" if held.words else ""
+        return f"too few {unit}s ({score.size}) for what is held fixed ({fixed})"
+    check_rank(frame, fixed or "the mean")
+    if frame.carriers < MIN_UNITS:
+        beside = f" beside what is held fixed ({fixed})" if fixed else ""
         return f"the score rests on fewer than {MIN_UNITS} {unit}s{beside} ({frame.carriers:.1f}), far from all others"
     return None

@@ -9,16 +9,14 @@ from numpy.typing import NDArray
 from moeprobe.designs.design import MIN_UNITS, Design, arm_of
 from moeprobe.designs.frame import Fold, Frame, check_rank
 from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE
-from moeprobe.designs.held import Held
+from moeprobe.designs.scope import Scope
 from moeprobe.designs.units import as_many, counts_of
 from moeprobe.stats import matched_lengths
 
 Ints = NDArray[np.int64]
 
 
-def two_groups(
-    names: Sequence[str], member: Ints, segment: str, lengths: Ints, held: Held, left_out: dict[str, int]
-) -> Design:
+def two_groups(scope: Scope) -> Design:
     """Match lengths by rank and find the units.
 
     Several generations of one prompt in one group are not independent, so they count as one unit (STATISTICS 10.1).
@@ -28,57 +26,41 @@ def two_groups(
     power.
 
     Args:
-        names: (generations,) the unit of each, as `units.prompt_names`.
-        member: (generations,) POSITIVE, NEGATIVE or LEFT_OUT; both occur.
-        segment: which tokens are compared.
-        lengths: (generations,) routed tokens of each generation in the segment.
-        held: blocks and covariates.
-        left_out: generations left out so far, by reason.
+        scope: who could be compared; both groups occur.
 
     Raises:
         StatsError: what is held fixed determines the groups.
     """
-    zeros, ones = _equally_many(names, member)
+    member, lengths = scope.member, scope.lengths
+    zeros, ones = _equally_many(scope.names, member)
     keep = np.zeros(lengths.size, dtype=np.int64)
     keep[ones], keep[zeros] = matched_lengths(lengths[ones], lengths[zeros])
     kept = np.flatnonzero(keep)
-    keys = [(int(member[index]), names[index]) for index in kept.tolist()]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    unit = np.full(lengths.size, -1, dtype=np.int64)
-    unit[kept] = [numbers[key] for key in keys]
-    labels = np.array([code for code, _ in numbers], dtype=np.int64)
-    blocks, covariates = held.of_units(unit, len(numbers))
+    keys = [(int(member[index]), scope.names[index]) for index in kept.tolist()]
+    unit, units = scope.numbered(kept, keys)
+    codes, names = zip(*dict.fromkeys(keys), strict=True)
+    labels = np.array(codes, dtype=np.int64)
+    blocks, covariates = scope.held.of_units(unit, len(units))
     frame = Frame(Fold.UNITS, labels.astype(np.float64), covariates, blocks)
     negative, positive = (
         arm_of(members, int((labels == code).sum()), lengths, keep) for code, members in enumerate((zeros, ones))
     )
-    unit_name = "generation" if len(numbers) == len(keys) else "prompt"
-    if frame.blocks is not None and _shared(frame) == 0:
-        check_rank(frame, ", ".join(held.words))
-    shortage = _shortage(positive.units, negative.units, unit_name, frame, held)
-    if shortage is None and held.words:
-        check_rank(frame, ", ".join(held.words))
+    unit_name = "generation" if len(units) == kept.size else "prompt"
     return Design(
         kind="two groups",
-        segment=segment,
+        segment=scope.segment,
         keep=keep,
         unit=unit,
         labels=labels,
         side=np.where(keep > 0, member, -1),
-        names=tuple(prompt for _, prompt in numbers),
+        names=names,
         unit_name=unit_name,
         positive=positive,
         negative=negative,
         frame=frame,
         matching=_matching(positive.generations == negative.generations),
-        left_out={
-            **left_out,
-            "incomplete_pairs": 0,
-            "too_short": 0,
-            "one_kind": 0,
-            "extra_samples": int((member != LEFT_OUT).sum()) - ones.size - zeros.size,
-        },
-        shortage=shortage,
+        left_out=scope.leaving(extra_samples=int((member != LEFT_OUT).sum()) - ones.size - zeros.size),
+        shortage=_shortage(positive.units, negative.units, unit_name, frame, scope.fixed),
     )
 
 
@@ -99,16 +81,21 @@ def _matching(equal_sizes: bool) -> str:
     return "generations matched by quantile rank of length (groups differ in size), both cut to the shorter one"
 
 
-def _shortage(positive: int, negative: int, unit: str, frame: Frame, held: Held) -> str | None:
+def _shortage(positive: int, negative: int, unit: str, frame: Frame, fixed: str) -> str | None:
+    """Why nothing can be tested, or None; what is held fixed must leave something to compare at all."""
+    if frame.blocks is not None and _shared(frame) == 0:
+        check_rank(frame, fixed)
     if min(positive, negative) < MIN_UNITS:
         return f"fewer than {MIN_UNITS} {unit}s in a group ({positive} positive, {negative} negative)"
     if frame.spare < MIN_UNITS:
-        return f"too few {unit}s ({positive + negative}) for what is held fixed ({', '.join(held.words)})"
+        return f"too few {unit}s ({positive + negative}) for what is held fixed ({fixed})"
     if frame.blocks is not None and (least := _shared(frame)) < MIN_UNITS:
         return f"fewer than {MIN_UNITS} {unit}s of a group in blocks that hold both groups ({least})"
-    if held.words and frame.full_rank and frame.carriers < MIN_UNITS:
-        words = ", ".join(held.words)
-        return f"fewer than {MIN_UNITS} {unit}s tell the groups from what is held fixed ({words}; {frame.carriers:.1f})"
+    if not fixed:
+        return None
+    check_rank(frame, fixed)
+    if frame.carriers < MIN_UNITS:
+        return f"fewer than {MIN_UNITS} {unit}s tell the groups from what is held fixed ({fixed}; {frame.carriers:.1f})"
     return None
 
 

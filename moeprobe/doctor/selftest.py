@@ -143,6 +143,7 @@ def bind_routers(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSit
             returned.setdefault(id(tensor), []).append(path)
 
     def see(site: ExpertsSite) -> Any:
+        """A hook that notes which module handed the site its choices."""
         block = site.path.rpartition(".")[0]
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -66,9 +66,7 @@ class Gathered:
         Raises:
             StatsError: it was gathered without strata.
         """
-        if self.beyond is None:
-            raise StatsError("Nothing is expected of the samples: they were gathered without strata.")
-        return self.beyond
+        return _expected(self.beyond)
 
     @property
     def unstratified(self) -> Beyond:
@@ -77,9 +75,13 @@ class Gathered:
         Raises:
             StatsError: it was gathered without strata.
         """
-        if self.plain is None:
-            raise StatsError("Nothing is expected of the samples: they were gathered without strata.")
-        return self.plain
+        return _expected(self.plain)
+
+
+def _expected(beyond: Beyond | None) -> Beyond:
+    if beyond is None:
+        raise StatsError("Nothing is expected of the samples: they were gathered without strata.")
+    return beyond
 
 
 def gather(

@@ -232,6 +232,7 @@ class _Adder:
             _add_rows(self.squares, stratum, _steps(values * values, self.square_scale))
 
     def result(self) -> LayerSums:
+        """The sums of all blocks added."""
         own = self.own if self.own is not None else (self.selected if self.response == "S" else self.gate)
         triples = _runs(self.keys) if self.number is not None else None
         return LayerSums(

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from moeprobe.errors import StatsError
-from moeprobe.stats.moderated import SMALLEST_P
+from moeprobe.stats.moderated import SMALLEST_P, full_rank
 
 Array = NDArray[np.float64]
 _CHUNK = 2048  # experts at once: a few tables (units, experts) of float64
@@ -101,9 +101,7 @@ def leave_one_out(
 
 
 def _fit(model: Array) -> _Fit:
-    # columns may be on any scale (a time in seconds beside an intercept), so the rank is that of columns of length 1
-    length = np.linalg.norm(model, axis=0)
-    if not length.all() or np.linalg.matrix_rank(model / length) < model.shape[1]:
+    if not full_rank(model):
         raise StatsError(f"The design {model.shape} has no full column rank: a column repeats what others say.")
     # through QR throughout, which keeps twice the digits of inverting X'X
     basis, triangle = np.linalg.qr(model)

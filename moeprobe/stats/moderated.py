@@ -39,6 +39,10 @@ class ModeratedT:
     prior_variance: Array
     prior_kind: str
 
+    def prior(self, experts: ArrayLike) -> VariancePrior:
+        """The prior of some experts (their numbers), to test a part of the data with what all of it taught."""
+        return VariancePrior(self.prior_df, self.prior_variance[np.asarray(experts)], self.prior_kind, self.t.size)
+
 
 def moderated_t(
     values: ArrayLike,
@@ -153,6 +157,7 @@ def moderated_linear(
     floor: ArrayLike | None = None,
     abundance: ArrayLike | None = None,
     most_prior_df: float = math.inf,
+    prior: VariancePrior | None = None,
 ) -> ModeratedT:
     """Moderated t-test of one coefficient of a linear model, fitted to every expert by least squares.
 
@@ -168,6 +173,7 @@ def moderated_linear(
             (differences within pairs) it is needed for a trend: the mean of differences is what is tested.
         most_prior_df: the prior's degrees of freedom count as no more than this. limma has no such bound (infinity):
             where the variances differ no more than chance lets them, an expert's own variance then counts for nothing.
+        prior: taken as it is instead of being fitted, for example that of all data in an analysis of a part.
 
     Raises:
         StatsError: wrong shapes, values that are not finite, columns that depend on each other linearly, or no more
@@ -181,8 +187,7 @@ def moderated_linear(
     df = len(table) - x.shape[1]
     if df < 1:
         raise StatsError(f"{len(table)} samples cannot carry {x.shape[1]} columns: use more samples or fewer columns.")
-    length = np.linalg.norm(x, axis=0)
-    if not length.all() or np.linalg.matrix_rank(x / length) < x.shape[1]:
+    if not full_rank(x):
         raise StatsError(
             f"The {x.shape[1]} columns of the design depend on each other (one is a sum of others, or constant beside "
             "the intercept), so their effects cannot be told apart. Leave one out."
@@ -204,7 +209,14 @@ def moderated_linear(
         covariate=level if trend else None,
         floor=floor,
         most_prior_df=most_prior_df,
+        prior=prior,
     )
+
+
+def full_rank(x: Array) -> bool:
+    """Whether no column of a design (samples, columns) depends on the others, whatever scales they are on."""
+    length = np.linalg.norm(x, axis=0)
+    return bool(length.all()) and bool(np.linalg.matrix_rank(x / length) == x.shape[1])
 
 
 def moderate(
@@ -216,6 +228,7 @@ def moderate(
     covariate: Array | None = None,
     floor: ArrayLike | None = None,
     most_prior_df: float = math.inf,
+    prior: VariancePrior | None = None,
 ) -> ModeratedT:
     """Core of every moderated t: t = effect / (unscaled * sqrt(posterior variance)).
 
@@ -226,14 +239,14 @@ def moderate(
         covariate: (experts,) for a trended prior; None for one global prior.
         floor: scalar or (experts,) lower bound of the posterior variance. The prior is fitted to the variances as they
             are: raising them first would hide how much experts differ, and shrink the noisy ones too far.
-        most_prior_df: as in `moderated_linear`.
+        most_prior_df, prior: as in `moderated_linear`.
     """
-    prior = fit_prior(variance, df, covariate, most_df=most_prior_df)
+    prior = prior or fit_prior(variance, df, covariate, most_df=most_prior_df)
     posterior = _posterior(variance, df, prior)
     numerical = max(1e-5 * float(np.median(variance[variance > 0])) if (variance > 0).any() else 0.0, 1e-16)
     lowest = np.broadcast_to(np.asarray(0.0 if floor is None else floor, dtype=np.float64), variance.shape)
     used = np.maximum(posterior, np.where(lowest > 0, lowest, np.where(posterior > 0, 0.0, numerical)))
-    total_df = np.full(variance.shape, float(min(df + prior.df, df * max(variance.size, 1))))
+    total_df = np.full(variance.shape, float(min(df + prior.df, df * max(prior.experts, variance.size, 1))))
     t = effect / (unscaled * np.sqrt(used))
     p = np.clip(2 * student.sf(np.abs(t), total_df), SMALLEST_P, 1.0)
     return ModeratedT(t, p, total_df, effect, used, prior.df, prior.variance, prior.kind)

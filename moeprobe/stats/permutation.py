@@ -105,14 +105,51 @@ def permutation_max_t(
             raise StatsError("Sign flips take differences alone: no labels, blocks or covariates.")
         source: _Flips | _Permutations = _Flips(table)
     elif scheme == "permute":
-        if labels is None:
-            raise StatsError("Permuting needs labels, one for each sample.")
         source = _Permutations(table, labels, blocks, covariates)
         level = table.mean(axis=0) if level is None else level
     else:
         raise StatsError(f'There is no scheme "{scheme}": use "permute" or "flip".')
     scale = _scale(source, table, level if trend else None, floor, most_prior_df)
     return _max_t(source, scale, draws, seed)
+
+
+class Rearranged:
+    """Squared moderated t of every expert under rearranged labels or signs, for statistics over several experts.
+
+    The prior is that of the null model, as in `permutation_max_t`.
+    """
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        blocks: ArrayLike | None = None,
+        abundance: ArrayLike | None = None,
+        floor: ArrayLike | None = None,
+        most_prior_df: float = math.inf,
+    ) -> None:
+        """Arguments and errors as in `permutation_max_t`; without labels rows change sign."""
+        table = finite_table(values)
+        level = None if abundance is None else finite_vector(abundance, table.shape[1], "The abundance")
+        flips = labels is None
+        self._source: _Flips | _Permutations = _Flips(table) if flips else _Permutations(table, labels, blocks, None)
+        self._scale = _scale(self._source, table, level, floor, most_prior_df)
+
+    def observed(self) -> Array:
+        """(experts,) as the labels are."""
+        observed: Array = self._squared(self._source.columns[:, None])[0]
+        return observed
+
+    def drawn(self, draws: int, seed: int) -> Iterator[Array]:
+        """(some, experts) for random arrangements, `draws` in all."""
+        rng = np.random.default_rng(seed)
+        for start in range(0, draws, ARRANGEMENTS):
+            yield self._squared(self._source.draw(rng, min(ARRANGEMENTS, draws - start)))
+
+    def _squared(self, columns: Array) -> Array:
+        squared: Array = self._scale.t(self._scale.scores(columns, slice(None))) ** 2
+        return squared
 
 
 class _Flips:
@@ -139,8 +176,12 @@ class _Flips:
 class _Permutations:
     """Orders of the null residuals within blocks. The null model is a mean for each block, and the covariates."""
 
-    def __init__(self, table: Array, labels: ArrayLike, blocks: ArrayLike | None, covariates: ArrayLike | None) -> None:
+    def __init__(
+        self, table: Array, labels: ArrayLike | None, blocks: ArrayLike | None, covariates: ArrayLike | None
+    ) -> None:
         size = len(table)
+        if labels is None:
+            raise StatsError("Permuting needs labels, one for each sample.")
         label = finite_vector(labels, size, "Labels")
         self.block = _codes(blocks, size)
         held = np.zeros((size, 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)

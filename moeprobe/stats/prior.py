@@ -24,11 +24,14 @@ class VariancePrior:
         df: prior degrees of freedom; 0 means no moderation, infinity means that all experts share the prior variance.
         variance: (experts,) prior variance of each expert; NaN where df is 0.
         kind: "trended", "global" or "none".
+        experts: how many it was learnt from, where that is more than `variance` has: t cannot have more degrees of
+            freedom than all of them together.
     """
 
     df: float
     variance: Array
     kind: str
+    experts: int = 0
 
 
 def fit_prior(

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moeprobe.correlate.leave_token import kept_prior, leave_token_out
+from moeprobe.correlate.leave_token import leave_token_out
 from moeprobe.errors import StatsError, TraceError
 from moeprobe.gathering.counts import segment_lengths
 from moeprobe.gathering.gather import gather
 from moeprobe.gathering.selection import Selection
 from moeprobe.gathering.strata import STRATA
 from moeprobe.sites import ExpertSite, parse_expert
-from moeprobe.stats import beyond_token, moderated_t, moderated_t_paired
+from moeprobe.stats import VariancePrior, beyond_token, moderated_linear, moderated_t, moderated_t_paired
 from moeprobe.stats.simulation import SimulatedTrace, World, simulate
 
 WORLD = World(generations=40, experts=32, k=4, layers=2, planted=3, planted_layers=1, delta=1.5, mean_length=80.0)
@@ -44,6 +44,18 @@ def with_filler(trace: SimulatedTrace, expert: int, layer: str = "L1") -> Simula
                 ids[row, there] = min(set(range(trace.world.experts)) - set(ids[row].tolist()) - {expert})
         pieces.append(replace(shard, routing={**shard.routing, layer: (ids, weights)}))
     return replace(trace, pieces=tuple(pieces))
+
+
+def kept_prior(design, *, prior_df, prior_variance, floor, experts):
+    """The moderated t of a design's last column, with a prior that is given."""
+    variance = np.full(1, np.nan) if prior_variance is None else prior_variance
+    prior = VariancePrior(prior_df, variance, "given", experts)
+
+    def retest(table):
+        result = moderated_linear(table, design, floor=floor, prior=prior)
+        return result.t, result.p
+
+    return retest
 
 
 def decided(trace: SimulatedTrace, sites: list[ExpertSite], selection=None):
@@ -244,8 +256,6 @@ def test_kept_prior_is_the_moderated_t_of_all_tokens() -> None:
     t, p = retest(np.zeros((10, 60)))
     assert (t == 0).all()
     assert (p == 1).all()
-    with pytest.raises(StatsError, match="cannot be tested"):
-        kept_prior(np.ones((5, 2)), prior_df=0, prior_variance=None, floor=0, experts=1)
 
 
 def test_tokens_of_the_prompt_are_read_in_the_prompt() -> None:

@@ -54,7 +54,10 @@ def test_equals_a_loop_over_tokens(strata, response):
 @pytest.mark.parametrize("response", list(RESPONSES))
 def test_without_absent_choices_and_with_spans(response):
     trace = signalled(1, masked=0.0)
-    compare(trace, replace(select(trace), spans=spans_of(trace)), response, ("token",))
+    selection = replace(select(trace), spans=spans_of(trace))
+    gathered = compare(trace, selection, response, ("token",))
+    assert gathered.observed.shape[0] == 2 * selection.units
+    assert gathered.observed.any()
 
 
 @pytest.mark.parametrize("response", list(RESPONSES))
