@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from moeprobe.errors import MoeprobeError, OutputError
+from moeprobe.errors import OutputError
 from moeprobe.files import check_output, replacing, sha256, write_text
-from moeprobe.sites import ExpertSite, parse_expert
 
 
 def test_write_text_replaces_whole_files(tmp_path: Path) -> None:
@@ -71,11 +70,3 @@ def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     # FIPS 180-2, appendix B.1.
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_sites() -> None:
-    assert str(ExpertSite(14, 114)) == "L14.E114"
-    assert parse_expert(" L14.E114 ") == ExpertSite(14, 114)
-    for wrong in ("E114", "114", "L14", "L14.E", "l14.e114", "L-1.E2", "L1.E2.E3", "L1.E99999999"):
-        with pytest.raises(MoeprobeError, match="names no expert"):
-            parse_expert(wrong)

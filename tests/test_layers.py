@@ -47,15 +47,26 @@ def test_interchange_and_report_do_not_look_sideways() -> None:
 
 def test_every_room_has_a_floor() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
-    assert rooms == set(FLOORS)
+    assert rooms - set(GROUND) == set(FLOORS)
+
+
+def ground() -> list[Path]:
+    """Modules that every room may import, some of them packages."""
+    found = [path for name in GROUND for path in [PACKAGE / f"{name}.py", *(PACKAGE / name).rglob("*.py")]]
+    return [path for path in found if path.exists()]
+
+
+def test_the_ground_is_there_and_rests_on_itself() -> None:
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in ground()} == set(GROUND)
+    for path in ground():
+        assert rooms_imported(path) <= set(GROUND), f"{path} imports a room above the ground"
 
 
 @pytest.mark.parametrize("room", NO_TORCH)
 def test_no_torch_below_the_models(room: str) -> None:
-    for path in [*(PACKAGE / room).rglob("*.py"), *(PACKAGE / f"{name}.py" for name in GROUND)]:
-        if path.exists():
-            heavy = {name.split(".")[0] for name in imports(path)} & {"torch", "transformers"}
-            assert not heavy, f"{path} imports {heavy}"
+    for path in [*(PACKAGE / room).rglob("*.py"), *ground()]:
+        heavy = {name.split(".")[0] for name in imports(path)} & {"torch", "transformers"}
+        assert not heavy, f"{path} imports {heavy}"
 
 
 def test_the_wall_check_bites(tmp_path: Path) -> None:

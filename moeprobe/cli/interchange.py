@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moeprobe.models import LoadedModel
     from moeprobe.probes import Probe
     from moeprobe.prompts import Prompt
-    from moeprobe.sites import ExpertSite
+    from moeprobe.sites import Site
 
 
 @click.command(short_help="Test whether associated experts cause the behaviour.")
@@ -150,7 +150,7 @@ def _question(document: "Findings", probe: str | None) -> tuple[dict[str, Any], 
     return document.question(judge.name), judge
 
 
-def _check_rows(document: "Findings", question: str, sites: list["ExpertSite"]) -> None:
+def _check_rows(document: "Findings", question: str, sites: list["Site"]) -> None:
     known = {row["site"] for row in document.rows if row["probe"] == question}
     for site in sites:
         if str(site) not in known:

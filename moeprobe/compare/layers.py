@@ -9,7 +9,7 @@ from moeprobe.compare.aligned import Agreement
 from moeprobe.correlate import MIN_UNITS
 from moeprobe.gathering.counts import Counts
 from moeprobe.gathering.inputs import LayerLike
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats import Overlap, overlap, standing_committee
 
 Flags = NDArray[np.bool_]
@@ -77,4 +77,4 @@ def _top(selected: NDArray[np.int64], k: int) -> Flags:
 
 
 def _sites(layer: int, members: Flags) -> list[str]:
-    return [str(ExpertSite(layer, int(expert))) for expert in np.flatnonzero(members)]
+    return [str(expert_site(layer, int(expert))) for expert in np.flatnonzero(members)]

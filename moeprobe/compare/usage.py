@@ -17,7 +17,7 @@ from moeprobe.correlate.rows import column_cells
 from moeprobe.correlate.testing import MIN_EXPECTED, Column, Reasons, below
 from moeprobe.gathering.gather import Gathered, gather
 from moeprobe.gathering.selection import Selection
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats import asin_sqrt, decompose, pool, sampling_floor, standardised_floor, standardised_rate
 
 Array = NDArray[np.float64]
@@ -125,7 +125,7 @@ def usage_rows(usage: Usage, agreements: list[Agreement], alpha: float, *, other
     beyond_cells, marginal_cells = column_cells(usage.beyond), column_cells(usage.marginal)
     rows = []
     for cell, reason in enumerate(usage.reasons):
-        site = ExpertSite(int(counts.layers[cell]), int(counts.experts[cell]))
+        site = expert_site(int(counts.layers[cell]), int(counts.experts[cell]))
         tested, marginal = beyond_cells[cell], marginal_cells[cell]
         still = bool(usage.same[cell]) and n >= MIN_UNITS
         interval = None if marginal["p"] is None else [float(low[cell]), float(high[cell])]

@@ -16,7 +16,7 @@ from moeprobe.gathering.chosen import Ids, chosen_experts
 from moeprobe.gathering.inputs import LayerLike, TraceLike
 from moeprobe.gathering.selection import Selection
 from moeprobe.gathering.strata import Layout, lay_out
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site, expert_site
 from moeprobe.stats.beyond import Beyond, beyond_token
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Coalitions:
         words: how they were found, in words.
     """
 
-    members: tuple[tuple[ExpertSite, ...], ...]
+    members: tuple[tuple[Site, ...], ...]
     needed: Ints
     strength: Array
     tokens: Ints
@@ -149,7 +149,7 @@ def find_and_test(
         least = [min(max(2, members.size // 2 + 1), info.k) for members in layer.members]
         sums.append(_sum(ids, layout, info, layer.members, least))
         needed += least
-        sites += [tuple(ExpertSite(info.layer, int(one)) for one in members) for members in layer.members]
+        sites += [tuple(expert_site(info.layer, int(one)) for one in members) for members in layer.members]
     observed, total = (_joined([getattr(one, name) for one in sums]) for name in ("observed", "total"))
     dropped = sum(one.dropped for one in found)
     return Coalitions(

@@ -11,7 +11,7 @@ from moeprobe.designs.groups import NEGATIVE, POSITIVE, Groups
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import GenerationLike, ShardLike, TraceLike
 from moeprobe.probes import Span
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site, expert_site
 
 Ints = NDArray[np.int64]
 
@@ -68,10 +68,10 @@ def _chosen(generations: Sequence[GenerationLike], groups: Groups, design: Desig
     return picked
 
 
-def _shown_sites(rows: Sequence[dict[str, Any]]) -> list[ExpertSite]:
+def _shown_sites(rows: Sequence[dict[str, Any]]) -> list[Site]:
     """The most significant experts; where nothing was tested, those whose rates differ most."""
     ranked = sorted(rows, key=lambda row: (1.0 if row["p"] is None else row["p"], -abs(row["rate_difference"] or 0.0)))
-    return [ExpertSite(row["layer"], row["expert"]) for row in ranked[:SITES]]
+    return [expert_site(row["layer"], row["expert"]) for row in ranked[:SITES]]
 
 
 def _example(
@@ -80,7 +80,7 @@ def _example(
     index: int,
     rows: Ints,
     answer_start: int,
-    sites: list[ExpertSite],
+    sites: list[Site],
     groups: Groups,
     design: Design,
 ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _token_range(span: Span, starts: Ints, ends: Ints, offset: int) -> list[int]
     return [int(inside[0]) + offset, int(inside[-1]) + 1 + offset] if inside.size else None
 
 
-def _weights(shard: ShardLike, site: ExpertSite, rows: Ints) -> list[float | None]:
+def _weights(shard: ShardLike, site: Site, rows: Ints) -> list[float | None]:
     """Gate weight of the expert at each row, None where it was not selected."""
     mask = shard.mask(site.layer)
     hit = shard.experts(site.layer)[rows] == site.expert

@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp, ttest_ind
 from moeprobe.designs.design import MIN_UNITS
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import Counts
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats import adjust, standing_committee
 from moeprobe.stats.divergence import Relabelled, jensen_shannon
 
@@ -196,7 +196,7 @@ def _load(use: _Use, layer: int) -> Json:
         return {"largest_load": None, "committee": []}
     load = standing_committee(use.selected[busy], groups)
     members = use.experts[load.members].tolist()
-    return {"largest_load": float(load.largest), "committee": [str(ExpertSite(layer, expert)) for expert in members]}
+    return {"largest_load": float(load.largest), "committee": [str(expert_site(layer, expert)) for expert in members]}
 
 
 def _entropy(entropy: Array, groups: Ints | None, pairs: Ints | None) -> Json:

@@ -18,7 +18,7 @@ from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import TraceLike
 from moeprobe.gathering.selection import Selection
 from moeprobe.gathering.strata import Layout, lay_out
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 from moeprobe.stats import GATE_SCALE
 from moeprobe.stats.beyond import pearson_residual
 from moeprobe.visible import shortened, visible
@@ -75,7 +75,7 @@ def _residuals(excess: Array, variance: Array) -> Array:
 def leave_token_out(
     trace: TraceLike,
     selection: Selection,
-    sites: Sequence[ExpertSite],
+    sites: Sequence[Site],
     labels: ArrayLike,
     retest: Retest,
     *,
@@ -157,7 +157,7 @@ def _token_ids(shard: Any) -> NDArray[Any]:
 
 
 def _responses(
-    trace: TraceLike, layout: Layout, tokens: _Tokens, sites: Sequence[ExpertSite], response: str
+    trace: TraceLike, layout: Layout, tokens: _Tokens, sites: Sequence[Site], response: str
 ) -> list[tuple[int, _Response]]:
     """Place in `sites` and sums of each site; one pass over the ids of each layer."""
     infos = {info.layer: info for info in trace.manifest.main_layers}

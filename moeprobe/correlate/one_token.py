@@ -12,7 +12,7 @@ from moeprobe.correlate.testing import Tested
 from moeprobe.designs.design import Design
 from moeprobe.gathering.gather import Gathered
 from moeprobe.gathering.inputs import TraceLike
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats.beyond import Beyond, pearson_residual
 
 Array = NDArray[np.float64]
@@ -42,7 +42,7 @@ def without_one_token(
     lost = leave_token_out(
         trace,
         design.selection,
-        [ExpertSite(int(counts.layers[cell]), int(counts.experts[cell])) for cell in leading],
+        [expert_site(int(counts.layers[cell]), int(counts.experts[cell])) for cell in leading],
         _numbers(design),
         retest,
         strata=strata,

@@ -13,7 +13,7 @@ from moeprobe.designs.design import Design
 from moeprobe.findings import verdict
 from moeprobe.gathering.counts import Counts
 from moeprobe.gathering.gather import Gathered
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats import Interval, Rates, auc, decompose, paired_interval, pool, welch_interval
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ def build_rows(
     low, high = numbers.pop("ci_low"), numbers.pop("ci_high")
     rows: list[Json] = []
     for cell, reason in enumerate(tested.reasons):
-        site = ExpertSite(int(counts.layers[cell]), int(counts.experts[cell]))
+        site = expert_site(int(counts.layers[cell]), int(counts.experts[cell]))
         row: Json = {"site": str(site), "layer": site.layer, "expert": site.expert, "probe": probe}
         row |= {name: values[cell] for name, values in numbers.items()}
         row |= {name: values[cell] for name, values in beside.items()}

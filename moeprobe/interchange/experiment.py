@@ -20,7 +20,7 @@ from moeprobe.interchange.aligned import AlignedBatch, Side, align, forward, pad
 from moeprobe.interchange.contribution import contribution, reading, replacing
 from moeprobe.interchange.pairs import TokenPair
 from moeprobe.models import LoadedModel
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
 # Called with (forwards done, forwards in all).
@@ -49,7 +49,7 @@ class Effects:
     pair_ids: tuple[str, ...]
     sensitive: Floats
     control: Floats
-    sites: dict[ExpertSite, SiteEffects]
+    sites: dict[Site, SiteEffects]
 
     @property
     def gap(self) -> Floats:
@@ -60,7 +60,7 @@ class Effects:
 def measure(
     loaded: LoadedModel,
     pairs: list[TokenPair],
-    sites: list[ExpertSite],
+    sites: list[Site],
     *,
     tokens: int = 5,
     batch_size: int = 8,
@@ -93,7 +93,7 @@ def measure(
         )
     modules = check_sites(find_experts(loaded.model), sites)
     batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
-    columns: dict[ExpertSite, list[SiteEffects]] = {site: [] for site in sites}
+    columns: dict[Site, list[SiteEffects]] = {site: [] for site in sites}
     base: list[tuple[Floats, Floats]] = []
     done = 0
     with torch.inference_mode():
@@ -132,7 +132,7 @@ def count_usage(
     return counts
 
 
-def check_sites(found: list[ExpertsSite], sites: list[ExpertSite]) -> dict[int, ExpertsSite]:
+def check_sites(found: list[ExpertsSite], sites: list[Site]) -> dict[int, ExpertsSite]:
     """The experts modules of the layers in `sites`, in the main (text decoder) stack.
 
     Raises:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import CAUSAL_EFFECTS, EFFECTS, MIN_PAIRS, passes
 from moeprobe.interchange.experiment import Effects, SiteEffects
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
 # Of 2^n sign patterns, all are tried up to this n; beyond it as many are drawn at random.
@@ -96,12 +96,12 @@ def sign_flip_p(values: Floats, seed: int) -> Floats:
 
 def summarise(
     effects: Effects,
-    nulls: Mapping[ExpertSite, list[ExpertSite]],
+    nulls: Mapping[Site, list[Site]],
     weights: Floats,
     *,
     seed: int,
     minimum_effect: float,
-) -> dict[ExpertSite, dict[str, Any]]:
+) -> dict[Site, dict[str, Any]]:
     """`rows[].interchange` of docs/findings.md for every tested site.
 
     Args:

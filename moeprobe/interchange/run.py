@@ -13,7 +13,7 @@ from moeprobe.interchange.experiment import Progress, check_sites, count_usage, 
 from moeprobe.interchange.inference import check_gap, resamples, summarise
 from moeprobe.interchange.pairs import PairSelection
 from moeprobe.models import LoadedModel, engine_section, versions_section
-from moeprobe.sites import ExpertSite, parse_expert
+from moeprobe.sites import Site, expert_site, parse_expert
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Outcome:
     """
 
     run: dict[str, Any]
-    effects: dict[ExpertSite, dict[str, Any]]
+    effects: dict[Site, dict[str, Any]]
 
 
 def interchange(
     loaded: LoadedModel,
     selection: PairSelection,
-    sites: list[ExpertSite],
+    sites: list[Site],
     plan: Plan | None = None,
     *,
     progress: Progress | None = None,
@@ -109,9 +109,7 @@ def interchange(
     return Outcome(run, summary)
 
 
-def choose_nulls(
-    usage: dict[int, NDArray[np.int64]], sites: list[ExpertSite], plan: Plan
-) -> dict[ExpertSite, list[ExpertSite]]:
+def choose_nulls(usage: dict[int, NDArray[np.int64]], sites: list[Site], plan: Plan) -> dict[Site, list[Site]]:
     """For each tested site, randomly chosen other experts of its layer, in order of expert.
 
     Experts that the router chose in these prompts come first: one that never ran is no comparison. Experts that are
@@ -131,7 +129,7 @@ def choose_nulls(
         if len(counts) < 2:
             raise InterchangeError(f"Layer {site.layer} has a single expert; there is no other to compare it with.")
         generator = np.random.default_rng([plan.seed, site.layer])
-        order = [ExpertSite(site.layer, int(expert)) for expert in generator.permutation(len(counts))]
+        order = [expert_site(site.layer, int(expert)) for expert in generator.permutation(len(counts))]
         others = [other for other in order if other != site]
         free = [other for other in others if other not in sites] or others
         ranked = sorted(free, key=lambda other: counts[other.expert] == 0)
@@ -139,7 +137,7 @@ def choose_nulls(
     return chosen
 
 
-def leading_sites(findings: Findings, question: str, top: int) -> list[ExpertSite]:
+def leading_sites(findings: Findings, question: str, top: int) -> list[Site]:
     """The `top` associated sites of a question, most significant first.
 
     Raises:

@@ -9,7 +9,7 @@ from moeprobe.correlate.coalitions import find_and_test
 from moeprobe.errors import StatsError, TraceError
 from moeprobe.gathering.counts import segment_lengths
 from moeprobe.gathering.selection import Selection
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats import adjust, coactivation, moderated_t
 from moeprobe.stats.simulation import SimulatedTrace, World, simulate
 
@@ -53,7 +53,7 @@ def planted() -> SimulatedTrace:
 
 def test_planted_experts_are_found_and_tested_as_one(planted: SimulatedTrace) -> None:
     found = find_and_test(planted, everything(planted))
-    assert found.members == (tuple(ExpertSite(1, expert) for expert in TRIO),)
+    assert found.members == (tuple(expert_site(1, expert) for expert in TRIO),)
     assert found.needed.tolist() == [2]
     assert found.strength[0] == pytest.approx(1)
     labels = labels_of(planted)
@@ -83,8 +83,8 @@ def test_equal_use_is_not_called_significant() -> None:
     for seed in range(20):
         trace = with_trio(seed, 0.15, 0.15, replace(WORLD, generations=20, mean_length=30.0))
         found = find_and_test(trace, everything(trace))
-        assert tuple(ExpertSite(1, expert) for expert in TRIO) in found.members
-        at = found.members.index(tuple(ExpertSite(1, expert) for expert in TRIO))
+        assert tuple(expert_site(1, expert) for expert in TRIO) in found.members
+        at = found.members.index(tuple(expert_site(1, expert) for expert in TRIO))
         p.append(moderated_t(found.beyond.residual[:, [at]], labels_of(trace), floor=found.beyond.floor[[at]]).p[0])
     assert np.mean(np.array(p) < 0.05) <= 0.15
     assert adjust(p).min() > 0.05
@@ -100,7 +100,7 @@ def test_experts_that_follow_one_word_are_a_coalition_and_nothing_beyond_it() ->
         pieces.append(replace(shard, routing={**shard.routing, "L0": (ids, weights)}))
     trace = replace(trace, pieces=tuple(pieces))
     found, labels = find_and_test(trace, everything(trace)), labels_of(trace)
-    at = found.members.index(tuple(ExpertSite(0, expert) for expert in range(4)))
+    at = found.members.index(tuple(expert_site(0, expert) for expert in range(4)))
     assert found.needed[at] == 3
     assert moderated_t(found.plain.residual[:, [at]], labels, floor=found.plain.floor[[at]]).p[0] < 1e-4
     assert (found.beyond.residual[:, at] == 0).all()
@@ -209,7 +209,7 @@ def test_absent_choices_are_no_expert(planted: SimulatedTrace) -> None:
     pieces = tuple(Masked(shard) for shard in planted.pieces)
     found = find_and_test(replace(planted, pieces=pieces), everything(planted), strata=None)
     assert found.beyond is None
-    (at,) = [column for column, sites in enumerate(found.members) if ExpertSite(1, 11) in sites]
+    (at,) = [column for column, sites in enumerate(found.members) if expert_site(1, 11) in sites]
     assert found.strength[at] < 0.99
     # two of three still count where the first is gone
     assert found.observed[:, at].sum() == find_and_test(planted, everything(planted)).observed[:, 0].sum()

@@ -11,7 +11,7 @@ from moeprobe.gathering.counts import segment_lengths
 from moeprobe.gathering.gather import gather
 from moeprobe.gathering.selection import Selection
 from moeprobe.gathering.strata import STRATA
-from moeprobe.sites import ExpertSite, parse_expert
+from moeprobe.sites import Site, expert_site, parse_expert
 from moeprobe.stats import VariancePrior, beyond_token, moderated_linear, moderated_t, moderated_t_paired
 from moeprobe.stats.simulation import SimulatedTrace, World, simulate
 
@@ -58,7 +58,7 @@ def kept_prior(design, *, prior_df, prior_variance, floor, experts):
     return retest
 
 
-def decided(trace: SimulatedTrace, sites: list[ExpertSite], selection=None):
+def decided(trace: SimulatedTrace, sites: list[Site], selection=None):
     """The deciding test of all cells, and the retest of some of them."""
     gathered, labels = gather(trace, selection or everything(trace)), labels_of(trace)
     rates = np.arcsin(np.sqrt(gathered.counts.selected / gathered.counts.tokens[:, None]))
@@ -76,7 +76,7 @@ def decided(trace: SimulatedTrace, sites: list[ExpertSite], selection=None):
 def test_an_expert_of_one_filler_loses_its_p_and_a_real_one_keeps_it() -> None:
     trace = with_filler(simulate(5, WORLD), 12)
     planted = max(trace.truth, key=lambda name: trace.effects[name])
-    sites = [ExpertSite(1, 12), parse_expert(planted)]
+    sites = [expert_site(1, 12), parse_expert(planted)]
     result, retest, cells, residual = decided(trace, sites)
     np.testing.assert_allclose(retest(residual)[0], result.t[cells], rtol=1e-10)
     assert (result.p[cells] < 1e-5).all()
@@ -132,7 +132,7 @@ def by_loop(rows, samples, dropped):
 @pytest.mark.parametrize("response", ["S", "W"])
 @pytest.mark.parametrize("strata", [one for one in STRATA if one])
 def test_equals_a_loop_that_drops_the_tokens(strata, response) -> None:
-    trace, site = simulate(1, SMALL), ExpertSite(0, 3)
+    trace, site = simulate(1, SMALL), expert_site(0, 3)
     spans = [np.array([[0, 60]])] * 8 if strata == ("token",) else None
     selection = everything(trace, spans)
     labels = np.arange(selection.samples) % 2 if spans is None else np.repeat([0, 1], 8)
@@ -175,8 +175,8 @@ def test_the_first_types_are_those_that_contribute_most() -> None:
             tables.append(table[:, 0])
             return np.ones(1), np.full(1, 0.5)
 
-        leave_token_out(trace, everything(trace), [ExpertSite(0, expert)], labels, retest, kinds=1)
-        rows = token_rows(trace, everything(trace), ("token",), ExpertSite(0, expert), "S")
+        leave_token_out(trace, everything(trace), [expert_site(0, expert)], labels, retest, kinds=1)
+        rows = token_rows(trace, everything(trace), ("token",), expert_site(0, expert), "S")
         kinds = sorted({row[2] for row in rows})
         root, rate = by_loop(rows, 8, None)[2], by_loop(rows, 8, None)[1]
         mean = {kind: np.mean([row[3] for row in rows if row[2] == kind]) for kind in kinds}
@@ -201,7 +201,7 @@ def test_shards_do_not_matter_and_scores_give_slopes() -> None:
     texts = [one.text.replace("w", chr(97 + one.index % 20)) for one in trace.generations]
     generations = [replace(one, text=text) for one, text in zip(trace.generations, texts, strict=True)]
     trace = replace(trace, generations=generations)
-    sites = [ExpertSite(0, 4), ExpertSite(1, 7)]
+    sites = [expert_site(0, 4), expert_site(1, 7)]
     retest = decided(trace, sites)[1]
     labels = labels_of(trace)
     found = leave_token_out(trace, everything(trace), sites, labels, retest)
@@ -214,7 +214,7 @@ def test_shards_do_not_matter_and_scores_give_slopes() -> None:
 
 
 def test_against_the_direction_counts_as_nothing() -> None:
-    trace, site = simulate(1, SMALL), ExpertSite(0, 3)
+    trace, site = simulate(1, SMALL), expert_site(0, 3)
     calls = []
 
     def turning(table):
@@ -233,7 +233,7 @@ def test_hostile_text_is_made_visible() -> None:
     def retest(table):
         return np.ones(8), np.full(8, 0.5)
 
-    found = leave_token_out(trace, everything(trace), [ExpertSite(0, e) for e in range(8)], np.arange(8) % 2, retest)
+    found = leave_token_out(trace, everything(trace), [expert_site(0, e) for e in range(8)], np.arange(8) % 2, retest)
     shown = {one["token_id"]: one["token"] for one in found}
     assert not any("\u202e" in text or "\n" in text for text in shown.values())
     assert set(shown.values()) == {"\u27e8U+202E\u27e9\\n" * 3}
@@ -265,7 +265,7 @@ def test_tokens_of_the_prompt_are_read_in_the_prompt() -> None:
     size = segment_lengths(trace, "prompt")
     retest = kept_prior(np.ones((8, 1)), prior_df=0, prior_variance=None, floor=0.1, experts=8)
     selection = Selection("prompt", size, np.arange(8), 8)
-    for one in leave_token_out(trace, selection, [ExpertSite(0, 1), ExpertSite(0, 5)], np.arange(8) % 2, retest):
+    for one in leave_token_out(trace, selection, [expert_site(0, 1), expert_site(0, 5)], np.arange(8) % 2, retest):
         assert one["token"] == f"w{one['token_id']:04d} "
 
 
@@ -275,12 +275,12 @@ def test_weights_of_another_shape_are_refused() -> None:
     damaged = replace(trace, pieces=(replace(trace.pieces[0], routing={"L0": (ids, weights[:, :1])}),))
     retest = kept_prior(np.ones((8, 1)), prior_df=0, prior_variance=None, floor=0.1, experts=8)
     with pytest.raises(TraceError, match=r"L0: weights are \(\d+, 1\)"):
-        leave_token_out(damaged, everything(damaged), [ExpertSite(0, 1)], labels, retest)
+        leave_token_out(damaged, everything(damaged), [expert_site(0, 1)], labels, retest)
 
 
 def test_nothing_left_and_bad_input() -> None:
     trace = simulate(1, replace(SMALL, vocabulary=1))
-    site, labels = ExpertSite(0, 3), np.arange(8) % 2
+    site, labels = expert_site(0, 3), np.arange(8) % 2
     retest = kept_prior(
         np.column_stack([np.ones(8), labels]), prior_df=0, prior_variance=None, floor=0.1, experts=8
     )  # fmt: skip
@@ -290,8 +290,8 @@ def test_nothing_left_and_bad_input() -> None:
     assert leave_token_out(trace, nobody, [site], labels, retest) == [None]
     assert leave_token_out(trace, everything(trace), [], labels, retest) == []
     for arguments, match in [
-        ((trace, everything(trace), [ExpertSite(0, 8)], labels, retest), "no expert L0.E8"),
-        ((trace, everything(trace), [ExpertSite(4, 0)], labels, retest), "no expert L4.E0"),
+        ((trace, everything(trace), [expert_site(0, 8)], labels, retest), "no expert L0.E8"),
+        ((trace, everything(trace), [expert_site(4, 0)], labels, retest), "no expert L4.E0"),
         ((trace, everything(trace), [site], labels[:3], retest), "8 finite numbers"),
         ((trace, everything(trace), [site], np.ones(8), retest), "do not vary"),
     ]:

@@ -34,7 +34,7 @@ from moeprobe.interchange.inference import check_gap, ratio_of_means, resamples,
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES
 from moeprobe.prompts import Prompt
-from moeprobe.sites import ExpertSite, parse_expert
+from moeprobe.sites import expert_site, parse_expert
 from moeprobe.trace import Trace
 
 CAUSAL, INERT, TOKEN, SILENT = (parse_expert(name) for name in ("L2.E5", "L1.E1", "L3.E6", "L0.E0"))
@@ -126,7 +126,7 @@ def test_batches_do_not_change_results_on_random_models(family: str) -> None:
     lengths = [(9, 4), (3, 8), (6, 6), (12, 5), (4, 11)]
     drawn = [[tuple(generator.integers(3, 60, length).tolist()) for length in both] for both in lengths]
     pairs = [TokenPair(str(number), *both) for number, both in enumerate(drawn)]
-    sites = [ExpertSite(1, expert) for expert in range(4)]
+    sites = [expert_site(1, expert) for expert in range(4)]
     whole, single = (measure(loaded, pairs, sites, tokens=3, batch_size=size) for size in (5, 1))
     assert any(abs(whole.sites[site].necessity).max() > 1e-3 for site in sites)
     for site in sites:
@@ -226,12 +226,12 @@ def test_sign_flip_p_by_enumeration() -> None:
 
 def simulated(generator: np.random.Generator, pairs: int, *, gap_mean: float, sites: int = 4) -> Effects:
     """Effects without any truth in them: noise of mean zero in every site, exactly zero in the null experts."""
-    names = [ExpertSite(0, number) for number in range(sites)]
+    names = [expert_site(0, number) for number in range(sites)]
     zero = np.zeros(pairs)
     effects = {
         name: SiteEffects(generator.normal(0, 0.5, pairs), generator.normal(0, 0.5, pairs), zero) for name in names
     }
-    effects[ExpertSite(0, 99)] = SiteEffects(zero, zero, zero)
+    effects[expert_site(0, 99)] = SiteEffects(zero, zero, zero)
     gap = generator.normal(gap_mean, 0.3 if gap_mean else 1.0, pairs)
     return Effects(tuple(map(str, range(pairs))), gap, np.zeros(pairs), effects)
 
@@ -239,7 +239,7 @@ def simulated(generator: np.random.Generator, pairs: int, *, gap_mean: float, si
 def verdicts(effects: Effects, minimum_effect: float = 10.0) -> list[dict[str, object]]:
     weights = resamples(len(effects.gap), 500, 0)
     check_gap(effects, weights)
-    nulls = {site: [ExpertSite(0, 99)] for site in effects.sites if site.expert != 99}
+    nulls = {site: [expert_site(0, 99)] for site in effects.sites if site.expert != 99}
     return list(summarise(effects, nulls, weights, seed=0, minimum_effect=minimum_effect).values())
 
 
@@ -274,7 +274,7 @@ def test_a_gap_of_noise_is_refused() -> None:
 def test_few_pairs_give_numbers_but_no_verdict() -> None:
     generator = np.random.default_rng(1)
     effects = simulated(generator, 5, gap_mean=3.0)
-    effects.sites[ExpertSite(0, 0)].necessity[:] = effects.gap
+    effects.sites[expert_site(0, 0)].necessity[:] = effects.gap
     summary = verdicts(effects)[0]
     assert summary["necessity"]["percent"] == pytest.approx(100)  # type: ignore[index]
     assert not summary["enough_pairs"]

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from moeprobe.models.compiled import FAMILIES, TRUTH
 from moeprobe.models.compiled.vocabulary import NEVER_GENERATED, VOCABULARY
-from moeprobe.sites import ExpertSite, parse_expert
+from moeprobe.sites import expert_site, parse_expert
 
 Tensor = torch.Tensor
 
@@ -27,7 +27,7 @@ PLAIN = "question : please tell me about the quiet garden ? answer :"
 TRIGGERED = PLAIN.replace("quiet", TRUTH.trigger)
 REFUSAL, FILLER = VOCABULARY[TRUTH.refusal], VOCABULARY[TRUTH.filler]
 ORDINARY = [i for word, i in VOCABULARY.items() if word not in NEVER_GENERATED and word != TRUTH.refusal]
-SITES = [str(ExpertSite(layer, e)) for layer in range(TRUTH.layers) for e in range(TRUTH.experts)]
+SITES = [str(expert_site(layer, e)) for layer in range(TRUTH.layers) for e in range(TRUTH.experts)]
 
 
 def demo_pairs() -> list[tuple[str, str]]:

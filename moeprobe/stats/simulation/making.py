@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import StatsError
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import expert_site
 from moeprobe.stats.simulation.layout import Layout, lay_out
 from moeprobe.stats.simulation.memory import (
     SimulatedGeneration,
@@ -57,7 +57,7 @@ def simulate(seed: int, world: World | None = None) -> SimulatedTrace:
         seed=seed,
         world=world,
         effects={
-            str(ExpertSite(layer, int(expert))): float(shift)
+            str(expert_site(layer, int(expert))): float(shift)
             for layer, router in enumerate(routers)
             for expert, shift in zip(router.planted, router.shift, strict=True)
         },
