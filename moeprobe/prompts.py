@@ -84,17 +84,37 @@ def _plain(number: int, line: str) -> Prompt:
     return Prompt(id=f"line-{number}", prompt=line)
 
 
-def _record(line: str, where: str) -> Prompt:
+def parse_fields(line: str, where: str) -> Fields:
+    """One line of a JSONL file as an object whose texts are all characters.
+
+    Raises:
+        PromptError: no JSON, no object, or half of a surrogate pair.
+    """
     fields = Fields(parse_json(line, where, PromptError), where, PromptError)
     if _LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
         raise PromptError(f"{where}: the text holds half of a surrogate pair (like \\ud800), which is no character.")
-    unknown = sorted(set(fields.data) - _KNOWN)
-    if unknown:
-        raise PromptError(f'{where}: unknown field {unknown[0]!r}. Put fields of your own under "metadata".')
+    return fields
+
+
+def parse_identifier(fields: Fields) -> str:
+    """The field "id" as text; a whole number is one too.
+
+    Raises:
+        PromptError: no id, or an empty one.
+    """
     raw_id = fields.data.get("id")
     identifier = str(raw_id) if isinstance(raw_id, int) and not isinstance(raw_id, bool) else fields.text("id")
     if not identifier:
-        raise PromptError(f"{where}: the id is empty.")
+        raise PromptError(f"{fields.where}: the id is empty.")
+    return identifier
+
+
+def _record(line: str, where: str) -> Prompt:
+    fields = parse_fields(line, where)
+    unknown = sorted(set(fields.data) - _KNOWN)
+    if unknown:
+        raise PromptError(f'{where}: unknown field {unknown[0]!r}. Put fields of your own under "metadata".')
+    identifier = parse_identifier(fields)
     has_prompt, has_messages = fields.data.get("prompt") is not None, fields.data.get("messages") is not None
     if has_prompt == has_messages:
         raise PromptError(f'{where}: give either "prompt" (text) or "messages" (chat), and not both.')
@@ -104,7 +124,7 @@ def _record(line: str, where: str) -> Prompt:
     return Prompt(
         id=identifier,
         prompt=_prompt_text(fields) if has_prompt else None,
-        messages=_messages(fields) if has_messages else None,
+        messages=parse_messages(fields) if has_messages else None,
         pair=_pair(fields),
         label=label,
         metadata=fields.section("metadata") if fields.data.get("metadata") is not None else {},
@@ -123,10 +143,15 @@ def _pair(fields: Fields) -> str | None:
     return str(pair) if isinstance(pair, int) and not isinstance(pair, bool) else fields.optional_text("pair")
 
 
-def _messages(fields: Fields) -> tuple[dict[str, str], ...]:
-    messages = fields.items("messages")
+def parse_messages(fields: Fields, key: str = "messages") -> tuple[dict[str, str], ...]:
+    """A field that holds a chat.
+
+    Raises:
+        PromptError: an empty chat, an unknown role, or a message of another form.
+    """
+    messages = fields.items(key)
     if not messages:
-        raise PromptError(f'{fields.where}: "messages" is empty.')
+        raise PromptError(f'{fields.where}: "{key}" is empty.')
     result = []
     for index, message in enumerate(messages):
         entry = Fields(message, f"{fields.where}, message {index + 1}", PromptError)

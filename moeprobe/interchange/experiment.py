@@ -1,6 +1,5 @@
-"""Necessity, sufficiency and contribution knock-out of experts over prompt pairs (METHODS.md 4).
+"""Necessity, sufficiency and contribution knock-out of experts over prompt pairs (METHODS.md 4), for a metric m.
 
-The metric m is the mean negative log-likelihood, in nats per token, of the control run's own greedy continuation.
 necessity = m(sensitive) - m(sensitive | site <- control); sufficiency = m(control | site <- sensitive) - m(control);
 knock-out = m(sensitive) - m(sensitive | contribution set to 0).
 """
@@ -16,9 +15,12 @@ from transformers import PreTrainedModel
 
 from moeprobe.capture import ExpertsSite, find_experts
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import AlignedBatch, Side, align, forward, pad_left
+from moeprobe.interchange.alignment import Alignment, partners
+from moeprobe.interchange.batch import Side, check_forward, check_room, forward, pad_left, row_map
 from moeprobe.interchange.contribution import contribution, reading, replacing
-from moeprobe.interchange.pairs import TokenPair
+from moeprobe.interchange.metrics import ControlNLL, Forced, Metric
+from moeprobe.interchange.pairs import SIDES, TokenPair
+from moeprobe.interchange.spans import prepared
 from moeprobe.models import LoadedModel
 from moeprobe.sites import Site
 
@@ -29,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """Effects of one expert, one value per pair, in nats per token: necessity, sufficiency, knockout (pairs,)."""
+    """Effects of one expert, one value per pair, in the metric's unit: necessity, sufficiency, knockout (pairs,)."""
 
     necessity: Floats
     sufficiency: Floats
@@ -63,42 +65,45 @@ def measure(
     sites: list[Site],
     *,
     tokens: int = 5,
+    metric: Metric | None = None,
+    alignment: Alignment | None = None,
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Effects:
     """Run every swap and knock-out exactly.
 
-    Swaps act at every position that has a partner on the other side, aligned at the end of the prompt and continuing
-    through the continuation; positions without a partner keep their own value.
+    Swaps act at every position that has a partner on the other side; positions without one keep their own value. A
+    knock-out acts at every position.
 
     Args:
         loaded: the model.
         pairs: pairs of prompts.
         sites: experts to edit, one at a time.
-        tokens: length of the control continuation that is scored.
+        tokens: length of the control continuation that is scored, where no other metric is named.
+        metric: what is measured; the default is the control's NLL of `tokens` tokens.
+        alignment: which positions stand for which; the default is the end of the prompt.
         batch_size: pairs per forward.
         progress: called after each site of each batch.
 
     Raises:
-        InterchangeError: no pairs, or a site the model does not have.
+        InterchangeError: no pairs, a site the model does not have, or pairs that cannot be aligned so.
     """
     if not pairs:
         raise InterchangeError("There are no pairs to swap between.")
-    if tokens < 1:
-        raise InterchangeError("The control continuation needs at least one token.")
-    longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), loaded.positions
-    if limit is not None and longest + tokens > limit:
-        raise InterchangeError(
-            f"A prompt of {longest} tokens and {tokens} more do not fit the model's {limit} positions."
-        )
+    metric, alignment = metric or ControlNLL(tokens), alignment or Alignment()
+    pairs = prepared(loaded.tokenizer, pairs, alignment)
     modules = check_sites(find_experts(loaded.model), sites)
     batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
     columns: dict[Site, list[SiteEffects]] = {site: [] for site in sites}
     base: list[tuple[Floats, Floats]] = []
     done = 0
     with torch.inference_mode():
-        for batch in batches:
-            runs = _Runs(loaded, batch, list(modules.values()), tokens)
+        continuations = [metric.prepare(loaded, batch) for batch in batches]
+        check_forward(loaded, [pair.side(name) for pair in pairs for name in SIDES], padded=batch_size > 1)
+        for batch, forced in zip(batches, continuations, strict=True):
+            check_room(loaded, [len(forced.run(pair.side(name), 0)) for pair in batch for name in SIDES])
+        for batch, forced in zip(batches, continuations, strict=True):
+            runs = _Runs(loaded, batch, list(modules.values()), metric, forced, alignment)
             base.append((runs.sensitive_metric, runs.control_metric))
             for site in sites:
                 columns[site].append(runs.effects(modules[site.layer], site.expert))
@@ -158,23 +163,53 @@ def check_sites(found: list[ExpertsSite], sites: list[Site]) -> dict[int, Expert
 class _Runs:
     """Unedited runs of one batch of pairs, and edited ones on demand."""
 
-    def __init__(self, loaded: LoadedModel, pairs: list[TokenPair], modules: list[ExpertsSite], tokens: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        pairs: list[TokenPair],
+        modules: list[ExpertsSite],
+        metric: Metric,
+        forced: Forced,
+        alignment: Alignment,
+    ) -> None:
         self.model: PreTrainedModel = loaded.model
-        self.batch: AlignedBatch = align(loaded, pairs, tokens=tokens)
-        self.where = self.batch.partners().to(self.model.device)
+        self.metric, self.forced = metric, forced
+        runs = {name: [self.forced.run(pair.side(name), at) for at, pair in enumerate(pairs)] for name in SIDES}
+        # One width for both: a token that stands in both runs of a pair is then computed in the same column. A batch of
+        # one pair is not padded at all: some families need that (`check_forward`).
+        width = max(len(run) for group in runs.values() for run in group) if len(pairs) > 1 else None
+        self.sensitive, self.control = (pad_left(runs[name], loaded.pad_token, width) for name in SIDES)
+        # Row of the control run for each row of the sensitive one, and the other way round; -1 without a partner.
+        self.for_sensitive = self._map(pairs, runs, alignment, SIDES)
+        self.for_control = self._map(pairs, runs, alignment, SIDES[::-1])
         with reading(modules) as self.seen_sensitive:
-            self.sensitive_metric = self._metric(self.batch.sensitive)
+            self.sensitive_metric = self._metric(self.sensitive)
         with reading(modules) as self.seen_control:
-            self.control_metric = self._metric(self.batch.control)
+            self.control_metric = self._metric(self.control)
+
+    def _map(
+        self,
+        pairs: list[TokenPair],
+        runs: dict[str, list[tuple[int, ...]]],
+        alignment: Alignment,
+        sides: tuple[str, ...],
+    ) -> Tensor:
+        mine, other = sides
+        forced, found = self.forced.tokens.shape[1] - 1, []
+        for pair, own, given in zip(pairs, runs[mine], runs[other], strict=True):
+            spans = None if pair.spans is None else (pair.spans[SIDES.index(mine)], pair.spans[SIDES.index(other)])
+            found.append(partners(own, given, alignment, spans=spans, forced=forced))
+        return row_map(getattr(self, mine), getattr(self, other), found).to(self.model.device)
 
     def effects(self, site: ExpertsSite, expert: int) -> SiteEffects:
         """All three experiments on one expert."""
         sensitive = contribution(site, expert, self.seen_sensitive[site.layer])
         control = contribution(site, expert, self.seen_control[site.layer])
-        every = self.batch.sensitive.mask.bool().reshape(-1).to(self.where.device)
-        without = self._edited(self.batch.sensitive, site, expert, sensitive, control, self.where)
-        swapped_in = self._edited(self.batch.control, site, expert, control, sensitive, self.where)
-        knocked_out = self._edited(self.batch.sensitive, site, expert, sensitive, torch.zeros_like(sensitive), every)
+        every = self.sensitive.real().to(self.model.device)
+        given, taken = self.for_sensitive, self.for_control
+        without = self._edited(self.sensitive, site, expert, sensitive, control[given.clamp(min=0)], given >= 0)
+        swapped_in = self._edited(self.control, site, expert, control, sensitive[taken.clamp(min=0)], taken >= 0)
+        knocked_out = self._edited(self.sensitive, site, expert, sensitive, torch.zeros_like(sensitive), every)
         zero = np.zeros_like(self.sensitive_metric)
         return SiteEffects(
             necessity=zero if without is None else self.sensitive_metric - without,
@@ -193,17 +228,13 @@ class _Runs:
             return self._metric(side)
 
     def _metric(self, side: Side) -> Floats:
-        """Mean NLL (pairs,) of the continuation, in nats per token, in float64."""
-        tokens = self.batch.continuation.shape[1]
-        logits = forward(self.model, side)[:, -tokens:].double()
-        target = self.batch.continuation.to(logits.device)
-        counted = self.batch.counted.to(logits.device)
-        nll = -torch.log_softmax(logits, dim=-1).gather(2, target[..., None])[..., 0]
-        total = torch.where(counted, nll, torch.zeros_like(nll)).sum(dim=1)
-        result: Floats = (total / counted.sum(dim=1)).cpu().numpy()
+        """The metric (pairs,) of one side's runs as they are edited now."""
+        tokens, counted = self.forced.tokens, self.forced.counted
+        logits = forward(self.model, side, readouts=tokens.shape[1])
+        result: Floats = self.metric.score(logits, tokens, counted).cpu().numpy()
         if not np.isfinite(result).all():
             raise InterchangeError(
-                "The model gives NaN or infinite log-probabilities on these prompts. Try --dtype float32."
+                "The model gives a metric that is NaN or infinite on these prompts. Try --dtype float32."
             )
         return result
 

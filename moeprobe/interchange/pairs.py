@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from moeprobe.errors import InterchangeError
 from moeprobe.prompts import Label, Prompt, label_text
+from moeprobe.visible import shortened, visible
+
+SIDES = ("sensitive", "control")
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,23 @@ class TokenPair:
         id: the pair's name.
         sensitive: prompt ids of the run that shows the behaviour.
         control: prompt ids of the run that does not.
+        continuation: token ids to be scored after both prompts, where the pair brings its own.
+        spans: tokens [start, end) of the span of `sensitive` and of that of `control`, where they are named.
     """
 
     id: str
     sensitive: tuple[int, ...]
     control: tuple[int, ...]
+    continuation: tuple[int, ...] | None = None
+    spans: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    def side(self, name: str) -> tuple[int, ...]:
+        """Prompt ids of the side "sensitive" or "control"."""
+        return (self.sensitive, self.control)[_side(name)]
+
+    def span(self, name: str) -> tuple[int, int] | None:
+        """The span of a side, where it is named."""
+        return None if self.spans is None else self.spans[_side(name)]
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,17 @@ def label_members(
         side = None if label is None else True if label == wanted else False if is_control else None
         result.append((prompt.pair, side, tuple(tokens)))
     return result
+
+
+def shown(text: str, most: int = 60) -> str:
+    """A text of the user's (a pair's id) in quotes for a message: short, on one line, nothing hidden in it."""
+    return repr(visible(shortened(text, most)))
+
+
+def _side(name: str) -> int:
+    if name not in SIDES:
+        raise InterchangeError(f"A pair has the sides {' and '.join(SIDES)}, not {shown(name)}.")
+    return SIDES.index(name)
 
 
 def sourced(selection: PairSelection, **source: str) -> PairSelection:
