@@ -89,7 +89,7 @@ def _judge(mixer: nn.Module, projection: nn.Module) -> Heads | str:
         return f"the output projection of {name} reads {read} values, which are not {said} heads of {width}"
     norm = _norm_across(mixer, read)
     if norm is not None and count > 1:
-        return f"{name} norms all its heads together ({norm}), so no slice depends on one head alone"
+        return f"{name} norms all heads together ({norm}), so no slice is one head's own"
     return Heads(projection, count, width)
 
 

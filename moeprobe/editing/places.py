@@ -179,9 +179,10 @@ def _refused(site: ExpertsSite, block: nn.Module | None, shared: nn.Module | Non
         refused["expert"] = called
         refused["router"] = f"its choice is not handed to the experts as ids and weights ({type(site.module).__name__})"
     if block is None:
-        beside = "router and experts stand in the decoder layer itself, beside a dense feed-forward"
-        refused["moe"] = f"{beside}, and no module returns what they give together"
-        refused["shared"] = f"{beside}, which is normed apart and is no expert"
+        refused["moe"] = (
+            "its router and experts stand in the decoder layer itself, so no module returns a block's output"
+        )
+        refused["shared"] = "the dense feed-forward beside its experts is normed apart and is no expert"
     elif site.shared and shared is None:
         refused["shared"] = f"{type(block).__name__} computes it inline, in no module of its own"
     return refused
