@@ -78,9 +78,12 @@ def contribution(site: ExpertsSite, hidden: Tensor, experts: Tensor, weights: Te
         weights: (rows,), from `weight_of`.
     """
     rows = (weights != 0).nonzero(as_tuple=True)[0]
-    result = torch.zeros_like(hidden)
-    if len(rows):
-        result[rows] = expert_output(site, hidden[rows], experts[rows], weights[rows]).to(result.dtype)
+    if not len(rows):
+        return torch.zeros_like(hidden)
+    found = expert_output(site, hidden[rows], experts[rows], weights[rows])
+    # In the dtype of the module's own output: Nemotron-H sums in float32 whatever its hidden states are.
+    result = torch.zeros(hidden.shape, dtype=found.dtype, device=found.device)
+    result[rows] = found
     return result
 
 

@@ -5,23 +5,23 @@ another expert and new weights, the second leaves a hole. Their logits differ as
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from moeprobe.capture.wrap import Wrapping, around
 from moeprobe.editing.places import Places
-from moeprobe.editing.seen import arguments, experts_of, place_of
+from moeprobe.editing.scores import Layer, Scores
+from moeprobe.editing.seen import arguments, experts_of
 from moeprobe.errors import InterchangeError
 
-_TOP = {torch.topk, Tensor.topk}
-_BEST = {torch.max, Tensor.max, torch.argmax, Tensor.argmax}
-_SORT = {torch.sort, Tensor.sort, torch.argsort, Tensor.argsort}
-_PRODUCTS = {torch.nn.functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
+# Blocks that choose outside their router's forward.
+_CHOOSING = ("DbrxFFN",)
+# Routers whose top-k runs over something else than experts.
+_NO_SCORES = {"DogeCDMoE": "it chooses among products of two keys, whose places in its top-k are no experts"}
 
 
 @dataclass(frozen=True)
@@ -47,102 +47,48 @@ class Reroute:
         return self.bias.masked_fill(self.bias.isinf(), 0.0)
 
 
-@dataclass
-class _Layer:
-    """One layer's rerouting during a forward: whether its router is running, and what was met in it."""
+class Rerouter:
+    """Router scores changed in every forward inside the block; `set` changes how, between forwards.
 
-    places: Places
-    reroute: Reroute
-    inside: bool = False
-    logits: int = 0
-    notes: list[str] = field(default_factory=list)
+    Args:
+        places: the model's places, by layer.
+        layers: whose routers will be changed.
 
-    @property
-    def experts(self) -> int:
-        return int(self.reroute.bias.shape[1])
+    Raises:
+        InterchangeError: a layer without a router that learns, or whose scores cannot be changed.
+    """
 
-    def spread(self, like: Tensor) -> Tensor:
-        """The bias (rows, experts) on the device of `like`, one row for each of its rows."""
-        bias = self.reroute.bias.to(like.device)
-        rows = like.numel() // like.shape[-1]
-        if len(bias) not in (1, rows):
-            raise InterchangeError(f"The router bias has {len(bias)} rows, the forward {rows}; align them first.")
-        return bias.expand(rows, -1).reshape(*like.shape[:-1], bias.shape[1])
+    def __init__(self, places: Mapping[int, Places], layers: Sequence[int]) -> None:
+        self._layers = {layer: Layer(_place(places, layer)) for layer in layers}
+        self._wrappings: list[Wrapping] = []
 
+    def set(self, reroutes: Sequence[Reroute]) -> None:
+        """How the forwards from here on are rerouted; layers without a `Reroute` choose as they do.
 
-class _Scores(TorchFunctionMode):
-    """Edits the router's logits as they are made, and its selection where a bias of logits would not be enough."""
+        Raises:
+            InterchangeError: a layer that was not named at the start, two biases for one, or one of another shape.
+        """
+        found: dict[int, Tensor] = {}
+        for one in reroutes:
+            if one.layer not in self._layers or one.layer in found:
+                said = "was not named when rerouting began" if one.layer not in self._layers else "has two biases"
+                raise InterchangeError(f"L{one.layer} {said}.")
+            experts = self._layers[one.layer].experts
+            if one.bias.shape[1] != experts:
+                raise InterchangeError(f"L{one.layer} has {experts} experts, the router bias {one.bias.shape[1]}.")
+            found[one.layer] = one.bias
+        for number, layer in self._layers.items():
+            layer.bias = found.get(number)
 
-    def __init__(self, layer: _Layer) -> None:
-        super().__init__()
-        self.layer = layer
+    def __enter__(self) -> "Rerouter":
+        for layer in self._layers.values():
+            self._wrappings += _wrapped(layer)
+        return self
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        layer = self.layer
-        if not layer.inside:
-            return func(*args, **kwargs)
-        if func in _TOP and _last(args[0], kwargs, 2, args) and args[0].shape[-1] >= layer.experts:
-            return self._select(func, args, kwargs)
-        if func in _BEST | _SORT and isinstance(args[0], Tensor) and args[0].shape[-1:] == (layer.experts,):
-            layer.notes.append(func.__name__)
-        result = func(*args, **kwargs)
-        if func in _PRODUCTS and isinstance(result, Tensor) and result.shape[-1] >= layer.experts and layer.logits == 0:
-            return self._bias(result)
-        return result
-
-    def _bias(self, logits: Tensor) -> Tensor:
-        """Router logits with the bias. Entries beyond the experts (classes without weights) stay as they are."""
-        layer = self.layer
-        if logits.shape[-1] != _classes(layer.places):
-            return logits
-        layer.logits += 1
-        bias = layer.spread(logits)
-        finite = bias.masked_fill(bias.isinf(), 0.0)
-        edited = logits.clone()
-        part = edited[..., : layer.experts]
-        part += finite.to(part.dtype)
-        part.masked_fill_(bias == -torch.inf, -torch.inf)
-        return edited
-
-    def _select(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Top-k over edited scores that returns the unedited ones: forced experts keep the weight of their own score,
-        and a correction bias cannot bring a barred one back."""
-        scores = args[0]
-        layer = self.layer
-        if scores.shape[-1] not in (layer.experts, _classes(layer.places)):
-            return func(*args, **kwargs)
-        bias = layer.spread(scores)
-        edited = scores.clone()
-        part = edited[..., : layer.experts]
-        part.masked_fill_(bias == -torch.inf, -torch.inf)
-        part.masked_fill_(bias == torch.inf, torch.inf)
-        found = func(edited, *args[1:], **kwargs)
-        values = scores.gather(-1, found.indices)
-        return torch.return_types.topk((values, found.indices))
-
-
-def _last(scores: Any, kwargs: Mapping[str, Any], place: int, args: Any) -> bool:
-    """Whether a selection runs over the last dimension."""
-    if not isinstance(scores, Tensor):
-        return False
-    dim = args[place] if len(args) > place else kwargs.get("dim", -1)
-    return dim in (-1, scores.dim() - 1)
-
-
-def _classes(places: Places) -> int:
-    """Classes a router scores: its experts, and in some families more behind them: experts that hand their input on
-    (LongCat), one that skips the layer (Zaya), shared experts (Inkling)."""
-    site = experts_of(places)
-    for module, name in (
-        (site.module, "total_experts"),
-        (places.router, "num_router_classes"),
-        (places.router, "n_total_experts"),
-    ):
-        count = getattr(module, name, None)
-        if isinstance(count, int):
-            return count
-    return int(site.experts)
+    def __exit__(self, *exception: object) -> None:
+        for wrapping in self._wrappings:
+            wrapping.remove()
+        self._wrappings = []
 
 
 @contextmanager
@@ -153,85 +99,66 @@ def rerouting(places: Mapping[int, Places], reroutes: Sequence[Reroute]) -> Iter
         InterchangeError: a layer without a router that learns; a bias of another shape; more barred than can be spared,
             more forced than are chosen; or (in the forward) a router that did not do as told.
     """
-    with ExitStack() as stack:
-        for reroute in reroutes:
-            stack.enter_context(_one(places, reroute))
+    rerouter = Rerouter(places, [one.layer for one in reroutes])
+    rerouter.set(reroutes)
+    with rerouter:
         yield
 
 
-@contextmanager
-def _one(places: Mapping[int, Places], reroute: Reroute) -> Iterator[None]:
-    experts = place_of(places, reroute.layer, "router")
-    one = places[reroute.layer]
-    if reroute.bias.shape[1] != experts_of(one).experts:
-        raise InterchangeError(
-            f"L{reroute.layer} has {experts_of(one).experts} experts, the router bias {reroute.bias.shape[1]}."
-        )
-    layer = _Layer(one, reroute)
-    # The router alone where its forward chooses; the block where the choice is made outside of it (Dbrx).
-    scopes = [module for module in (one.router, one.block) if module is not None]
+def _place(places: Mapping[int, Places], layer: int) -> Places:
+    """The places of a layer whose router can be changed."""
+    if layer not in places:
+        raise InterchangeError(f"The model has no layer {layer}; it has {min(places)} to {max(places)}.")
+    one = places[layer]
+    kind = type(experts_of(one).module).__name__
+    reason = _NO_SCORES.get(kind)
+    if one.router is None:
+        reason = "there is none"
+    elif hasattr(one.router, "tid2eid"):
+        reason = "its experts are chosen by a hash of the token, not by scores"
+    if reason is not None:
+        raise InterchangeError(f"The router of L{layer} cannot be biased: {reason}.")
+    return one
 
-    def enter(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Inside the router (or block): scores are edited."""
-        if layer.inside:
+
+def _wrapped(layer: Layer) -> list[Wrapping]:
+    """Stand around a layer's router (and a block that chooses by itself) and its experts."""
+    places = layer.places
+    site, router, block = experts_of(places), places.router, places.block
+    at_return = site.source is not None and site.source.when == "return"
+
+    def scoring(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The router: its logits and its choice are edited."""
+        if layer.bias is None:
             return forward(*args, **kwargs)
-        layer.inside, layer.logits = True, 0
-        try:
-            with _Scores(layer):
-                return forward(*args, **kwargs)
-        finally:
-            layer.inside = False
+        layer.logits, layer.notes = 0, []
+        # Inside a block that chooses by itself its mode is open already; two would add the bias twice.
+        with nullcontext() if layer.part == "block" else Scores(layer), layer.at("router"):
+            result = forward(*args, **kwargs)
+        if at_return:
+            layer.check(site.source.read(args, kwargs, result)[0])
+        return result
 
-    def leave(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Inside the experts: their products are no router scores."""
-        source = experts_of(one).source
-        # Zaya hands a skipped token over as expert 0 with weight 0, which is no choice of expert 0.
-        ids = arguments(args, kwargs)[1] if source is None else source.read(args, kwargs, None)[0]
-        _obeyed(layer, ids)
-        inside, layer.inside = layer.inside, False
-        try:
+    def choosing(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A block that chooses outside of its router: the choice alone is edited."""
+        if layer.bias is None:
             return forward(*args, **kwargs)
-        finally:
-            layer.inside = inside
+        with Scores(layer), layer.at("block"):
+            return forward(*args, **kwargs)
 
-    wrappings: list[Wrapping] = [around(module, enter) for module in scopes] + [around(experts, leave)]
-    try:
-        yield
-    finally:
-        for wrapping in wrappings:
-            wrapping.remove()
+    def chosen(forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The experts: the choice has been made, and their products are no router scores."""
+        if layer.bias is not None:
+            # Zaya hands a skipped token over as expert 0 with weight 0, which is no choice of expert 0.
+            read = None if site.source is None else site.source.read
+            layer.check(arguments(args, kwargs)[1] if read is None else read(args, kwargs, None)[0])
+        with layer.at(None):
+            return forward(*args, **kwargs)
 
-
-def _obeyed(layer: _Layer, ids: Tensor) -> None:
-    """Hold the choice against what was asked.
-
-    Raises:
-        InterchangeError: a barred expert was chosen, or a forced one was not.
-    """
-    bias = layer.spread(ids)
-    if not layer.logits and bool(layer.reroute.finite.any()):
-        raise InterchangeError(
-            f"No scores were met in the router of L{layer.places.layer} that a bias could be added to. Bar or force."
-        )
-    rows = ids.reshape(-1, ids.shape[-1])
-    inside = (rows >= 0) & (rows < layer.experts)
-    hit = torch.zeros(len(rows), layer.experts + 1, dtype=torch.bool, device=rows.device)
-    hit.scatter_(1, torch.where(inside, rows, torch.full_like(rows, layer.experts)), True)
-    chosen, bias = hit[:, : layer.experts], bias.reshape(len(rows), -1)
-    forced = bias == torch.inf
-    wrong = (chosen & (bias == -torch.inf)).any() | (forced & ~chosen).any()
-    if bool(wrong):
-        barred, k = int((bias == -torch.inf).sum(dim=1).max()), rows.shape[1]
-        where = f"L{layer.places.layer}"
-        if int(forced.sum(dim=1).max()) > k:
-            raise InterchangeError(f"{where} chooses {k} experts; more cannot be forced.")
-        if layer.experts - barred < k:
-            raise InterchangeError(f"{where} chooses {k} of {layer.experts} experts; {barred} cannot be barred.")
-        how = f" (it selects by {', '.join(sorted(set(layer.notes)))})" if layer.notes else ""
-        raise InterchangeError(
-            f"The router of {where} did not do as told{how}, so its experts cannot be barred or forced. "
-            "Contributions can be swapped and knocked out instead."
-        )
+    wrappings = [around(router, scoring)] if router is not None else []
+    if block is not None and type(block).__name__ in _CHOOSING:
+        wrappings.append(around(block, choosing))
+    return wrappings if at_return else [*wrappings, around(site.module, chosen)]
 
 
 def bias_for(

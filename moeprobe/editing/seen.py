@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from moeprobe.capture.wrap import unwatched
 from moeprobe.editing.oracle import contribution, expert_output, weight_of
 from moeprobe.editing.places import Heads, Places
 from moeprobe.errors import InterchangeError
@@ -59,14 +60,22 @@ class Seen:
         Raises:
             InterchangeError: the place was not read, or it has no such value.
         """
-        missing = (rows < 0) | (index < 0)
-        at = rows.clamp(min=0)
+        if how not in ("replace", "output", "routing") or (how != "replace" and kind != "expert"):
+            raise InterchangeError(f"A {kind} has no value for {how!r}.")
+        kept = self.choice(layer).hidden if kind in ("expert", "router") else self._kept(layer, kind)
+        if kind == "router":
+            raise InterchangeError("A router's choice has ids and weights; take them from `choice`.")
+        if len(rows) and int(rows.max()) >= len(kept):
+            raise InterchangeError(f"Row {int(rows.max())} was asked of a forward of {len(kept)} rows.")
+        check_index(self.places, layer, kind, index)
+        rows, index = rows.to(kept.device), index.to(kept.device)
+        missing, at = (rows < 0) | (index < 0), rows.clamp(min=0)
         if kind == "expert":
             found = self._expert(layer, index, at, how)
         elif kind == "head":
-            found = head_slices(self._kept(layer, kind), self.places[layer], index.clamp(min=0), at)
+            found = head_slices(kept, self.places[layer], index.clamp(min=0), at)
         else:
-            found = self._kept(layer, kind)[at]
+            found = kept[at]
         return found.masked_fill(missing[:, None], 0)
 
     def choice(self, layer: int) -> Choice:
@@ -119,23 +128,28 @@ def _hook(seen: Seen, layer: int, kind: str) -> RemovableHandle:
         def choice(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             del module
             hidden, ids, weights = arguments(args, kwargs)
-            seen.choices[layer] = Choice(flat(hidden).detach(), ids.detach(), weights.detach())
+            seen.choices[layer] = Choice(_kept(flat(hidden)), _kept(ids), _kept(weights))
 
         return where.register_forward_pre_hook(choice, with_kwargs=True)
     if kind == "head":
 
         def slices(module: nn.Module, args: tuple[Any, ...]) -> None:
             del module
-            seen.values[layer, kind] = flat(args[0]).detach()
+            seen.values[layer, kind] = _kept(flat(args[0]))
 
         return where.register_forward_pre_hook(slices)
 
     def output(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         del module
-        value = flat(first(result)).detach()
+        value = _kept(flat(first(result)))
         seen.values[layer, kind] = gated(seen.places[layer], flat(args[0]), value) if kind == "shared" else value
 
     return where.register_forward_hook(output)
+
+
+def _kept(value: Tensor) -> Tensor:
+    """A copy: some models go on in place (Llama 4 adds the routed outputs to what its shared expert gave)."""
+    return value.detach().clone()
 
 
 def place_of(places: Mapping[int, Places], layer: int, kind: str) -> nn.Module:
@@ -154,7 +168,7 @@ def place_of(places: Mapping[int, Places], layer: int, kind: str) -> nn.Module:
         "moe": one.block,
         "head": None if one.heads is None else one.heads.module,
         "residual": one.decoder,
-    }[kind]
+    }.get(kind)
     reason = one.refused.get(kind)
     if module is None or reason is not None:
         raise InterchangeError(f"L{layer} has no {kind} that could be swapped: {reason or 'there is none'}.")
@@ -164,7 +178,26 @@ def place_of(places: Mapping[int, Places], layer: int, kind: str) -> nn.Module:
 def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """(hidden, ids, weights) of a call of an experts module, however they were passed."""
     given = [*args, *kwargs.values()][:3]
-    return given[0], given[1], given[2]
+    if len(given) == 3 and all(isinstance(one, Tensor) for one in given):
+        hidden, ids, weights = given
+        if ids.dim() == 2 and ids.shape == weights.shape and not ids.is_floating_point():
+            return hidden, ids, weights
+    raise InterchangeError(
+        "The experts were not called with hidden states, expert ids (rows, k) and weights (rows, k)."
+    )
+
+
+def check_index(places: Mapping[int, Places], layer: int, kind: str, index: Tensor) -> None:
+    """Hold experts and heads against what the layer has.
+
+    Raises:
+        InterchangeError: one that the layer has not.
+    """
+    if kind not in ("expert", "head") or not len(index):
+        return
+    count = experts_of(places[layer]).experts if kind == "expert" else heads_of(places[layer]).count
+    if int(index.max()) >= count:
+        raise InterchangeError(f"L{layer} has {kind}s 0 to {count - 1}, not {int(index.max())}.")
 
 
 def experts_of(places: Places) -> Any:
@@ -201,7 +234,7 @@ def gate_values(places: Places, hidden: Tensor) -> Tensor:
     """(rows, 1) sigmoid of the shared experts' gate; ones where they have none."""
     if places.shared_gate is None:
         return torch.ones(len(hidden), 1, dtype=hidden.dtype, device=hidden.device)
-    return torch.sigmoid(places.shared_gate.forward(hidden))
+    return torch.sigmoid(unwatched(places.shared_gate)(hidden))
 
 
 def head_slices(value: Tensor, places: Places, index: Tensor, rows: Tensor) -> Tensor:
