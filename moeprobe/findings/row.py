@@ -75,12 +75,35 @@ def _check_effects(fields: Fields) -> None:
         if name in CAUSAL_EFFECTS and not 0 <= effect.number("p") <= 1:
             raise FindingsError(f"{effect.where}: p is no probability.")
         check_numbers(effect, "per_pair")
+        if name in CAUSAL_EFFECTS:
+            _check_controls(effect)
+    thresholds = Fields(fields.section("thresholds"), f"{fields.where}, thresholds", FindingsError)
+    for key in ("minimum_effect", "material_effect", "alpha"):
+        thresholds.number(key)
     null = Fields(fields.section("null"), f"{fields.where}, null", FindingsError)
     check_sites(null, "sites")
     for name in EFFECTS:
         check_numbers(null, name)
         if len(null.data[name]) != len(null.data["sites"]):
             raise FindingsError(f"{null.where}: {name!r} must have one number for each site.")
+
+
+def _check_controls(effect: Fields) -> None:
+    """What the verdict rests on beside the swap itself: contrasts with control donors, rank among other sites."""
+    if not 0 <= effect.number("p_zero") <= 1:
+        raise FindingsError(f"{effect.where}: p_zero is no probability.")
+    for name in effect.section("contrasts"):
+        contrast = Fields(effect.section("contrasts")[name], f"{effect.where}, {name}", FindingsError)
+        contrast.number("percent")
+        if contrast.data.get("ci") is None:
+            raise FindingsError(f"{contrast.where}: the field 'ci' is missing.")
+        check_interval(contrast, "ci")
+    if "rank" not in effect.data:
+        raise FindingsError(f"{effect.where}: the field 'rank' is missing.")
+    if effect.data["rank"] is not None:
+        rank = Fields(effect.section("rank"), f"{effect.where}, rank", FindingsError)
+        if rank.integer("above") > rank.integer("sites"):
+            raise FindingsError(f"{rank.where}: more sites are above than there are.")
 
 
 def _check_robustness(fields: Fields) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.causes import passes
+from moeprobe.findings.causes import judgement
 from moeprobe.findings.checks import check_interval, check_sites
 
 MAX_EXPERTS = 65_536
@@ -28,10 +28,12 @@ def check_run(item: object, where: str) -> dict[str, Any]:
 
 
 def check_flags(row: dict[str, Any], run: dict[str, Any], where: str) -> None:
-    """Hold `necessary` and `sufficient` of a row against its own numbers and its run's minimum effect."""
+    """Hold the flags of a row against its own numbers, and its minimum effect against its run's."""
     effects = row["interchange"]
-    for flag, name in (("necessary", "necessity"), ("sufficient", "sufficiency")):
-        if effects[flag] != passes(effects, name, run["minimum_effect"]):
+    if effects["thresholds"]["minimum_effect"] != run["minimum_effect"]:
+        raise FindingsError(f"{where}: {row['site']}: the minimum effect is not that of its interchange run.")
+    for flag, value in judgement(effects).items():
+        if effects.get(flag) != value:
             raise FindingsError(f"{where}: {row['site']}: {flag!r} does not follow from its own numbers.")
 
 

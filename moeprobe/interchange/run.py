@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from moeprobe.capture import find_experts
 from moeprobe.errors import InterchangeError
-from moeprobe.findings import Findings, rule, verdict
+from moeprobe.findings import EFFECTS, Findings, rule, verdict
 from moeprobe.interchange.experiment import Progress, check_sites, count_usage, measure
-from moeprobe.interchange.inference import check_gap, resamples, summarise
+from moeprobe.interchange.judging import Criteria, judge
 from moeprobe.interchange.pairs import PairSelection
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.sites import Site, expert_site, parse_expert
@@ -86,9 +86,9 @@ def interchange(
     nulls = choose_nulls(usage, sites, plan)
     every = list(dict.fromkeys([*sites, *(other for group in nulls.values() for other in group)]))
     effects = measure(loaded, pairs, every, tokens=plan.tokens, batch_size=plan.batch_size, progress=progress)
-    weights = resamples(len(pairs), plan.bootstrap, plan.seed)
-    gap = check_gap(effects, weights)
-    summary = summarise(effects, nulls, weights, seed=plan.seed, minimum_effect=plan.minimum_effect)
+    criteria = Criteria(plan.minimum_effect, bootstrap=plan.bootstrap, seed=plan.seed, placebo=False)
+    named = {site: {name: getattr(own, name) for name in EFFECTS} for site, own in effects.sites.items()}
+    judged = judge(named, effects.gap, nulls, criteria)
     run = {
         "pairs": len(pairs),
         "pair_ids": list(effects.pair_ids),
@@ -98,15 +98,15 @@ def interchange(
         "continuation_tokens": plan.tokens,
         "alignment": "end of prompt",
         "swap": "contribution",
-        "gap": gap,
+        "gap": judged.gap,
         "bootstrap": plan.bootstrap,
         "seed": plan.seed,
         "minimum_effect": plan.minimum_effect,
-        "rule": rule(plan.minimum_effect),
+        "rule": rule(plan.minimum_effect, placebo=False),
         "tested": [str(site) for site in sites],
         "engine": {**engine_section(loaded.model), **versions_section(), "model": loaded.id},
     }
-    return Outcome(run, summary)
+    return Outcome(run, judged.rows)
 
 
 def choose_nulls(usage: dict[int, NDArray[np.int64]], sites: list[Site], plan: Plan) -> dict[Site, list[Site]]:

@@ -8,6 +8,8 @@ import numpy as np
 import report_designs
 from scipy import special, stats
 
+from moeprobe.findings import judgement
+
 Json = dict[str, Any]
 
 REFUSAL = (
@@ -360,6 +362,7 @@ def interchanged(
         others = [name for name in by_site if name.split(".")[0] == site.split(".")[0] and name not in effects][:8]
         zero = not any(values)
         swaps: Json = {"pairs": pairs, "enough_pairs": pairs >= 8, "exactly_zero": zero}
+        swaps["thresholds"] = {"minimum_effect": 10.0, "material_effect": 30.0, "alpha": 0.05}
         null: Json = {"sites": others}
         for key, value in zip(("necessity", "sufficiency", "knockout"), values, strict=True):
             each = np.zeros(pairs) if zero else (value + rng.normal(0, max(noise, 2.0), pairs)) * gap / 100
@@ -371,11 +374,15 @@ def interchanged(
                 "mean": mean,
                 "per_pair": each.tolist(),
             }
-            if key != "knockout":
-                swaps[key]["p"] = 0.0001 if value > 10 else 1.0
             null[key] = [0.0 if noise == 0 else float(x) for x in rng.normal(0, noise / 4 or 1, len(others))]
+            if key != "knockout":
+                above = sum(other >= swaps[key]["percent"] for other in null[key])
+                p = 0.0001 if value > 10 else 1.0
+                rank = {"sites": len(others), "above": above}
+                swaps[key] |= {"p": p, "p_zero": p, "contrasts": {}, "rank": rank}
         null["active"] = 0 if noise == 0 else len(others)
-        swaps |= {"null": null, "necessary": "necessary" in verdict, "sufficient": "sufficient" in verdict}
+        swaps["null"] = null
+        swaps |= judgement(swaps)
         row |= {"interchange": swaps, "verdict": verdict}
     findings["interchange"].append(
         {
