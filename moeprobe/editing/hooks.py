@@ -48,12 +48,12 @@ def choices(writes: Writes) -> Any:
                     raise InterchangeError("A router's choice is replaced by ids and weights (rows, k) of the same k.")
                 new_ids, new_weights = write.ids.to(ids), write.given.to(weights)
             ids, weights = torch.where(rows, new_ids, ids), torch.where(rows, new_weights, weights)
-        return _passed(args, kwargs, hidden, ids, weights)
+        return passed(args, kwargs, hidden, ids, weights)
 
     return before
 
 
-def _passed(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor, ids: Tensor, weights: Tensor) -> Any:
+def passed(args: tuple[Any, ...], kwargs: dict[str, Any], hidden: Tensor, ids: Tensor, weights: Tensor) -> Any:
     """The call with new ids and weights, passed as before."""
     new = [hidden, ids, weights]
     keys = list(kwargs)
@@ -82,7 +82,7 @@ def contributions(one: Places, writes: Writes) -> tuple[Any, Any]:
             if rows.any():
                 without = without.masked_fill((ids == index[:, None]) & rows[:, None], 0)
                 pending.append((rows, new))
-        return _passed(args, kwargs, hidden, ids, without) if pending else None
+        return passed(args, kwargs, hidden, ids, without) if pending else None
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         del module, args
