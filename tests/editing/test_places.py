@@ -196,7 +196,7 @@ def test_blocks_that_are_no_plain_sum_are_none(family: str, monkeypatch: pytest.
 
 
 def from_residual(family: str, stream: Callable[[Places], nn.Module]) -> tuple[bool, float]:
-    """Whether a final norm reads just what `stream` of the last layer returns, and how far logits made of it are off."""
+    """Whether a final norm reads just what `stream` of the last layer returns, and how far logits made of it are."""
     model, places = built(family), find_places(built(family))
     last = places[max(places)]
     path = next(path for path, module in model.named_modules() if module is last.decoder)
