@@ -6,6 +6,6 @@ from moeprobe.editing.seen import Seen, reading
 from moeprobe.editing.write import Editor, Write, writing
 
 __all__ = [
-    "Editor", "Heads", "Places", "Reroute", "Rerouter", "Seen", "Write", "bias_for", "find_places", "layout_of", "reading",
-    "rerouting", "writing",
+    "Editor", "Heads", "Places", "Reroute", "Rerouter", "Seen", "Write", "bias_for", "find_places", "layout_of",
+    "reading", "rerouting", "writing",
 ]  # fmt: skip

@@ -64,7 +64,7 @@ def knobs(family: str, mixer: nn.Module, heads: Heads) -> Iterator[Knob]:
         size = len(weight)
         if last in ("q_proj", "q_b_proj", "q_gate_proj", "q", "kv_b_proj") and family not in NORMED:
             yield from split(last, weight, size // heads.count, heads.count, heads, grouped=family == "zaya")
-        elif last in ("k_proj", "k") and family not in NORMED | {"zaya", "mimo_v2_flash"}:
+        elif last in ("k_proj", "k") and family not in NORMED | {"zaya"}:
             yield from split(last, weight, key_width(mixer, heads), size // key_width(mixer, heads), heads)
         elif last in ("v_proj", "v") and family != "doge":  # Doge masks by the values of all heads
             yield from split(last, weight, heads.width, size // heads.width, heads)

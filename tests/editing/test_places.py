@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moeprobe.capture import find_experts
-from moeprobe.editing import Places, find_places, layout_of, oracle
+from moeprobe.editing import Places, find_places, layout_of, oracle, reading
 from moeprobe.errors import ModelError, MoeprobeError
-from moeprobe.sites import parse_sites
+from moeprobe.sites import KINDS, parse_sites
 from tests.capture.families import tiny
 from tests.capture.families.checks import PROMPT, forward
 from tests.editing.places_table import REASONS, SITES
@@ -129,6 +130,30 @@ def test_each_place_is_called_once_with_a_row_for_every_token(family: str) -> No
         width = heads.count * heads.width if kind == "head" and heads is not None else next(iter(hidden))
         assert value.numel() == ROWS * width, (layer, kind, value.shape)
         assert value.shape[-1] == width, (layer, kind, value.shape)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_read_is_what_stood_there(family: str) -> None:
+    """Also where the model goes on in place."""
+    places = find_places(built(family))
+    wanted = hooks(places)
+    with kept(wanted) as values, reading(places, list(wanted)) as seen:
+        forward(built(family))
+    for (layer, kind), (value,) in values.items():
+        if kind != "shared" or places[layer].shared_gate is None:
+            assert torch.equal(seen.values[layer, kind], value.flatten(0, -2)), (layer, kind)
+
+
+def test_the_document_tells_every_refusal() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "sites.md").read_text().splitlines()
+    rows = {tuple(cell.strip().strip("`") for cell in line.strip("|").split("|")) for line in lines if line[:1] == "|"}
+    letters = {"expert": "E*", "head": "H*"}
+    due = {
+        (family, letters.get(kind, kind), reason)
+        for family, refused in REASONS.items()
+        for kind, reason in refused.items()
+    }
+    assert due == {row for row in rows if len(row) == 3 and row[0] in SITES and row[1] in {"E*", "H*", *KINDS}}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
