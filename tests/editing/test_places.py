@@ -1,5 +1,6 @@
 """Each family's sites: what there is and what is refused is as written down; every place is what it claims to be."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -267,6 +269,32 @@ def test_models_with_several_stacks_give_their_text_stack(name: str) -> None:
         "vision" not in paths[id(one.decoder)] and "talker" not in paths[id(one.decoder)] for one in places.values()
     )
     assert all(one.heads is not None for one in places.values())
+
+
+# From the default config of each class, that of its first release: layers by heads and their width.
+FULL_SIZE = {
+    "deepseek_v3": {"128x128": 61},
+    "dots3_note": {"128x128": 13, "64x128": 33},
+    "gpt_oss": {"64x64": 36},
+    "inkling": {"64x128": 66},
+    "jamba": {"None": 28, "32x128": 4},
+    "kimi_linear": {"32x128": 27},
+    "mimo_v2_flash": {"64x128": 48},
+    "minimax": {"32x128": 16, "None": 16},
+    "qwen3_5_moe": {"32x128": 30, "16x256": 10},
+    "step3p7": {"64x128": 45},
+}
+
+
+@pytest.mark.parametrize("family", list(FULL_SIZE))
+def test_heads_at_full_size(family: str) -> None:
+    """Without weights. At tiny size many widths are alike, so that one could stand for another."""
+    cls = getattr(transformers, tiny.CLASSES[family])
+    with torch.device("meta"):
+        model = cls._from_config(cls.config_class())
+    heads = [one.heads for one in find_places(model).values()]
+    counts = Counter("None" if one is None else f"{one.count}x{one.width}" for one in heads)
+    assert counts == FULL_SIZE[family]
 
 
 @pytest.mark.parametrize(
