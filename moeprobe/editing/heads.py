@@ -80,7 +80,7 @@ def _judge(mixer: nn.Module, projection: nn.Module) -> Heads | str:
     name, width, read = type(mixer).__name__, _width(mixer), _int(projection, "in_features")
     # The skip of a state-space model; linear attention has none.
     if "D" in dict(mixer.named_parameters(recurse=False)):
-        return f"its mixer is a state-space model ({name}), whose output is no row of attention heads"
+        return f"its mixer is a state-space model ({name}), whose output is not made of heads"
     if width is None:
         return f"its mixer ({name}) has no heads"
     count, left = divmod(read, width)

@@ -14,7 +14,7 @@ from moeprobe.sites.site import INDEXED, SINGLE, Site, meant, shown
 from moeprobe.sites.siteset import SiteSet
 
 # Bounds, so that no text makes the program count for long. The largest published models have 50,000 experts.
-MAX_TEXT, MAX_TERMS, MAX_SITES = 1_000_000, 100_000, 500_000
+MAX_TEXT, MAX_TERMS, MAX_SITES = 1_000_000, 100_000, 200_000
 
 _LAYERS = re.compile(r"L(?:(\*)|([0-9]{1,6})(?:-L([0-9]{1,6}))?)")
 _WHAT = re.compile(rf"([EH])(?:(\*)|([0-9]{{1,6}})(?:-\1([0-9]{{1,6}}))?)|({'|'.join(SINGLE)})")

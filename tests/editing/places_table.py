@@ -98,7 +98,7 @@ REASONS = {
         "residual": "4 residual streams run side by side (attn_hc: Glm5NextTextHyperConnection)",
     },
     "granitemoehybrid": {
-        "head": "its mixer is a state-space model (GraniteMoeHybridMambaLayer), whose output is no row of attention heads",
+        "head": "its mixer is a state-space model (GraniteMoeHybridMambaLayer), whose output is not made of heads",
     },
     "hy_v4": {
         "residual": "4 residual streams run side by side (attn_hc: HYV4HyperConnection)",
@@ -107,7 +107,7 @@ REASONS = {
         "residual": "later layers also read the streams of earlier blocks (block_states), so no single one carries all",
     },
     "jamba": {
-        "head": "its mixer is a state-space model (JambaMambaMixer), whose output is no row of attention heads",
+        "head": "its mixer is a state-space model (JambaMambaMixer), whose output is not made of heads",
     },
     "jetmoe": {
         "expert": "the experts of L* (JetMoeMoE) cannot be called one at a time",
@@ -128,7 +128,7 @@ REASONS = {
         "head": "MiniMaxLightningAttention norms all heads together (norm), so no slice is one head's own",
     },
     "nemotron_h": {
-        "head": "its mixer is a state-space model (NemotronHMamba2Mixer), whose output is no row of attention heads",
+        "head": "its mixer is a state-space model (NemotronHMamba2Mixer), whose output is not made of heads",
     },
     "qwen4_exp": {
         "residual": "4 residual streams run side by side (attn_hyper_connection: Qwen4ExpTextGatedResidual)",

@@ -1,19 +1,22 @@
 """Each family's sites: what there is and what is refused is as written down; every place is what it claims to be."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from moeprobe.capture import find_experts
-from moeprobe.editing import Places, find_places, layout_of, oracle
+from moeprobe.editing import Places, find_places, layout_of, oracle, reading
 from moeprobe.errors import ModelError, MoeprobeError
-from moeprobe.sites import parse_sites
+from moeprobe.sites import KINDS, parse_sites
 from tests.capture.families import tiny
 from tests.capture.families.checks import PROMPT, forward
 from tests.editing.places_table import REASONS, SITES
@@ -132,6 +135,30 @@ def test_each_place_is_called_once_with_a_row_for_every_token(family: str) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_read_is_what_stood_there(family: str) -> None:
+    """Also where the model goes on in place."""
+    places = find_places(built(family))
+    wanted = hooks(places)
+    with kept(wanted) as values, reading(places, list(wanted)) as seen:
+        forward(built(family))
+    for (layer, kind), (value,) in values.items():
+        if kind != "shared" or places[layer].shared_gate is None:
+            assert torch.equal(seen.values[layer, kind], value.flatten(0, -2)), (layer, kind)
+
+
+def test_the_document_tells_every_refusal() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "sites.md").read_text().splitlines()
+    rows = {tuple(cell.strip().strip("`") for cell in line.strip("|").split("|")) for line in lines if line[:1] == "|"}
+    letters = {"expert": "E*", "head": "H*"}
+    due = {
+        (family, letters.get(kind, kind), reason)
+        for family, refused in REASONS.items()
+        for kind, reason in refused.items()
+    }
+    assert due == {row for row in rows if len(row) == 3 and row[0] in SITES and row[1] in {"E*", "H*", *KINDS}}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_shared_experts_and_routers_agree_with_what_capture_found(family: str) -> None:
     model, places = built(family), find_places(built(family))
     sites = {site.layer: site for site in find_experts(model) if site.stack == ""}
@@ -196,7 +223,7 @@ def test_blocks_that_are_no_plain_sum_are_none(family: str, monkeypatch: pytest.
 
 
 def from_residual(family: str, stream: Callable[[Places], nn.Module]) -> tuple[bool, float]:
-    """Whether a final norm reads just what `stream` of the last layer returns, and how far logits made of it are off."""
+    """Whether a final norm reads just what `stream` of the last layer returns, and how far logits made of it are."""
     model, places = built(family), find_places(built(family))
     last = places[max(places)]
     path = next(path for path, module in model.named_modules() if module is last.decoder)
@@ -242,6 +269,32 @@ def test_models_with_several_stacks_give_their_text_stack(name: str) -> None:
         "vision" not in paths[id(one.decoder)] and "talker" not in paths[id(one.decoder)] for one in places.values()
     )
     assert all(one.heads is not None for one in places.values())
+
+
+# From the default config of each class, that of its first release: layers by heads and their width.
+FULL_SIZE = {
+    "deepseek_v3": {"128x128": 61},
+    "dots3_note": {"128x128": 13, "64x128": 33},
+    "gpt_oss": {"64x64": 36},
+    "inkling": {"64x128": 66},
+    "jamba": {"None": 28, "32x128": 4},
+    "kimi_linear": {"32x128": 27},
+    "mimo_v2_flash": {"64x128": 48},
+    "minimax": {"32x128": 16, "None": 16},
+    "qwen3_5_moe": {"32x128": 30, "16x256": 10},
+    "step3p7": {"64x128": 45},
+}
+
+
+@pytest.mark.parametrize("family", list(FULL_SIZE))
+def test_heads_at_full_size(family: str) -> None:
+    """Without weights. At tiny size many widths are alike, so that one could stand for another."""
+    cls = getattr(transformers, tiny.CLASSES[family])
+    with torch.device("meta"):
+        model = cls._from_config(cls.config_class())
+    heads = [one.heads for one in find_places(model).values()]
+    counts = Counter("None" if one is None else f"{one.count}x{one.width}" for one in heads)
+    assert counts == FULL_SIZE[family]
 
 
 @pytest.mark.parametrize(

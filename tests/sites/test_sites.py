@@ -153,13 +153,13 @@ def test_a_kind_no_layer_has() -> None:
 
 def test_hostile_texts_are_refused_at_once() -> None:
     large = Layout({layer: LayerSites(experts=512, heads=64, router=True, moe=True) for layer in range(94)})
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("+".join(["L0.E1"] * 1_000_000), "L*.E*" + "+E*" * 90_000, "L0.E1" * 10_000, "+" * 500_000,
                  "L" + "9" * 900_000 + ".E1"):  # fmt: skip
         with pytest.raises(MoeprobeError) as caught:
             parse_sites(text, large)
         assert len(str(caught.value)) < 400
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert len(parse_sites("L*.E*", large).sites) == 94 * 512
 
 
