@@ -2,6 +2,7 @@
 
 from moeprobe.interchange.alignment import Alignment, check_alignment, partners
 from moeprobe.interchange.coverage import Coverage, coverage
+from moeprobe.interchange.divergence import neutral_kl
 from moeprobe.interchange.donors import donors
 from moeprobe.interchange.experiment import Effects, SiteEffects, measure
 from moeprobe.interchange.from_trace import trace_pairs
@@ -12,7 +13,6 @@ from moeprobe.interchange.metrics import (
     Metric,
     RefusalLogOdds,
     make_metric,
-    neutral_kl,
 )
 from moeprobe.interchange.pair_file import PairText, encode_pairs, is_pair_file, read_pairs
 from moeprobe.interchange.pairs import PairSelection, TokenPair, label_members, select_pairs, sourced

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.alignment import Ints
+from moeprobe.interchange.divergence import neutral_kl
 from moeprobe.models import LoadedModel
 
-# By how much log-probabilities may move without a reason for concern; in 16 bits one rounding may change a routing.
-_ROUNDING, _COARSE_ROUNDING = 1e-2, 1.0
+# KL (nats) that rounding alone may cause; in 16 bits one rounding may change a routing.
+_ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 
 
 @dataclass(frozen=True)
@@ -90,26 +91,23 @@ def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]], *, padded:
         padded: whether runs of different lengths will share a batch.
 
     Raises:
-        InterchangeError: log-probabilities of the next token move by more than rounding does.
+        InterchangeError: the distribution of the next token moves by more than rounding explains.
     """
     shortest, width = min(runs, key=len), max(len(run) for run in runs)
     bound = _ROUNDING if loaded.model.dtype == torch.float32 else _COARSE_ROUNDING
 
     def after(columns: int | None) -> Tensor:
-        side = pad_left([shortest], loaded.pad_token, columns)
-        return torch.log_softmax(forward(loaded.model, side, readouts=1).double(), dim=-1).clamp(min=-100)
+        return forward(loaded.model, pad_left([shortest], loaded.pad_token, columns), readouts=1)
 
-    alone = after(None)
-    if not torch.isfinite(alone).all():
-        raise InterchangeError(
-            "The model gives NaN or infinite log-probabilities on these prompts. Try --dtype float32."
-        )
+    alone, last = after(None), torch.ones(1, 1)
+    if alone.isnan().any() or alone.isposinf().any():
+        raise InterchangeError("The model gives NaN or infinite logits on these prompts. Try --dtype float32.")
     for how, columns in (("a second time", None), ("with padding before it", width))[: 1 + padded]:
-        moved = float((after(columns) - alone).abs().max())
+        moved = float(neutral_kl(alone, after(columns), last))
         if not moved <= bound:
             advice = "Its runs cannot be compared." if columns is None else "Use a batch size of 1."
             raise InterchangeError(
-                f"{type(loaded.model).__name__} gives other log-probabilities (by up to {moved:.2g}) for the same "
+                f"{type(loaded.model).__name__} gives another distribution (KL {moved:.2g} nats) after the same "
                 f"{len(shortest)} tokens {how}. {advice}"
             )
 

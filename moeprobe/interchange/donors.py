@@ -49,12 +49,11 @@ def donors(
     giver_lengths = lengths[:, 0 if kind == "placebo" else 1]
     places = np.arange(len(pairs))
 
-    def allowed(place: int, givers: Ints) -> NDArray[np.bool_]:
-        """(givers,) which of them may give to the recipient of pair number `place`."""
-        fits: NDArray[np.bool_] = (givers != place) & (given[givers] != own[place]) & (given[givers] != real[place])
-        if same_length:
-            fits &= giver_lengths[givers] == lengths[place, 0]
-        return fits
+    def allowed(recipients: int | Ints, givers: int | Ints) -> NDArray[np.bool_]:
+        """Which of `givers` may give to which of `recipients`: numbers of pairs; either may be a single one."""
+        same = (given[givers] == own[recipients]) | (given[givers] == real[recipients])
+        fits: NDArray[np.bool_] = np.not_equal(givers, recipients) & ~same
+        return fits & (giver_lengths[givers] == lengths[recipients, 0]) if same_length else fits
 
     alone = [place for place in range(len(pairs)) if not allowed(place, places).any()]
     if alone:
@@ -63,19 +62,16 @@ def donors(
     order = generator.permutation(len(pairs))
     chosen = np.empty(len(pairs), np.int64)
     chosen[order] = np.roll(order, -1)  # one cycle through all pairs: nobody gives to itself
-    for place in order:
-        if allowed(int(place), chosen[place : place + 1])[0]:
-            continue
+    for place in order[~allowed(order, chosen[order])]:
         # Exchange donors with another pair, where both may have the other's.
-        mutual = allowed(int(place), chosen) & np.array(
-            [allowed(int(one), chosen[place : place + 1])[0] for one in places]
-        )
-        partners = np.flatnonzero(mutual)
-        if len(partners):
-            one = int(generator.choice(partners))
-            chosen[place], chosen[one] = chosen[one], chosen[place]
+        mutual = np.flatnonzero(allowed(place, chosen) & allowed(places, chosen[place]))
+        if allowed(place, chosen[place]):
+            continue  # an exchange before has mended it
+        if len(mutual):
+            other_place = generator.choice(mutual)
+            chosen[[place, other_place]] = chosen[[other_place, place]]
         else:
-            chosen[place] = generator.choice(np.flatnonzero(allowed(int(place), places)))
+            chosen[place] = generator.choice(np.flatnonzero(allowed(place, places)))
     return chosen
 
 

@@ -83,7 +83,7 @@ def select_pairs(
         first = next(iter(left_out.items()), ("none", "no run in either group"))
         raise InterchangeError(
             f"None of the {len(grouped)} pairs has exactly one sensitive and one control run "
-            f"(first: {first[0]!r} has {first[1]}). Check labels and pair ids."
+            f"(first: {shown(first[0])} has {first[1]}). Check labels and pair ids."
         )
     return PairSelection(tuple(pairs), left_out)
 

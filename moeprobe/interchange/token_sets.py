@@ -43,9 +43,9 @@ class TokenSet:
 
 def vocabulary(loaded: LoadedModel) -> int:
     """How many logits the model gives: rows of its output embedding, which may be padded beyond the tokenizer."""
-    head = loaded.model.get_output_embeddings()
-    rows = getattr(getattr(head, "weight", None), "shape", [None])[0]
-    return int(rows if rows is not None else loaded.model.config.get_text_config().vocab_size)
+    # Not the shape of the weight, which quantisation packs.
+    rows = getattr(loaded.model.get_output_embeddings(), "out_features", None)
+    return int(rows or loaded.model.config.get_text_config().vocab_size)
 
 
 def token_set(loaded: LoadedModel, items: Sequence[str | int], what: str, *, optional: bool = False) -> TokenSet:

@@ -12,7 +12,10 @@ from moeprobe.chat.encode import encode_prompt
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange import (
     Alignment,
+    ControlNLL,
     LogitDifference,
+    Metric,
+    RefusalLogOdds,
     TokenPair,
     check_alignment,
     coverage,
@@ -195,21 +198,41 @@ def shortened_pairs(loaded: LoadedModel, prompts: list[Prompt]) -> list[TokenPai
     return [replace(pair, control=(*pair.control[:2], *pair.control[-6:])) for pair in pairs]
 
 
+def percents(loaded: LoadedModel, pairs: list[TokenPair], metric: Metric, alignment: Alignment) -> list[float]:
+    """Necessity and sufficiency of L2.E5, in percent of the gap; those of an inert expert must be exactly 0."""
+    effects = measure(loaded, pairs, [CAUSAL, INERT], metric=metric, alignment=alignment)
+    both = []
+    for name in ("necessity", "sufficiency"):
+        assert not getattr(effects.sites[INERT], name).any()
+        both.append(float(100 * getattr(effects.sites[CAUSAL], name).sum() / effects.gap.sum()))
+    return both
+
+
 def test_left_alignment_shows_a_false_collapse_and_the_default_does_not(
     compiled: LoadedModel, compiled_prompts: list[Prompt]
 ) -> None:
-    """L2.E5 is all there is to the behaviour. With shorter controls, pasting by absolute position says otherwise."""
-    pairs = [pair for pair in shortened_pairs(compiled, compiled_prompts) if len(pair.control) < len(pair.sensitive)]
-    assert len(pairs) == 29
-    metrics = {None: (18.5, 18.8), LogitDifference(compiled, ["sorry"], ["the", "a"]): (0.0, 0.01)}
-    for metric, (low, high) in metrics.items():
-        for name in ("end", "tokens", "span"):
-            text = "? answer :" if name == "span" else None
-            full = measure(compiled, pairs, [CAUSAL, INERT], metric=metric, alignment=Alignment(name, text=text))
-            for effect in ("necessity", "sufficiency"):
-                values = getattr(full.sites[CAUSAL], effect)
-                assert 100 * values.sum() / full.gap.sum() == pytest.approx(100, abs=1e-3)
-                assert not getattr(full.sites[INERT], effect).any()
-        left = measure(compiled, pairs, [CAUSAL], metric=metric, alignment=Alignment("start"))
-        percent = 100 * left.sites[CAUSAL].necessity.sum() / left.gap.sum()
-        assert low <= percent <= high
+    """L2.E5 is all there is to the behaviour. With shorter controls, pasting by absolute position says otherwise.
+    The figures are those of docs/alignment.md."""
+    nll, difference = ControlNLL(), LogitDifference(compiled, ["sorry"], ["the", "a"])
+    short = [pair for pair in shortened_pairs(compiled, compiled_prompts) if len(pair.control) < len(pair.sensitive)]
+    assert len(short) == 29
+    for metric in (nll, difference):
+        for alignment in (Alignment(), Alignment("tokens"), Alignment("span", text="? answer :")):
+            assert percents(compiled, short, metric, alignment) == pytest.approx([100, 100], abs=1e-3)
+    left = Alignment("start")
+    assert not coverage(short, left).readout.any()
+    assert percents(compiled, short, nll, left) == pytest.approx([18.65, 89.33], abs=0.02)
+    assert percents(compiled, short, difference, left) == pytest.approx([0.0, 75.75], abs=0.02)
+
+
+def test_shipped_pairs_lose_by_left_alignment_too(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    ids = [encode_prompt(compiled.tokenizer, prompt) for prompt in compiled_prompts]
+    pairs = list(select_pairs(label_members(compiled_prompts, ids, "triggered")).pairs)
+    assert sum(len(pair.sensitive) == len(pair.control) for pair in pairs) == 15
+    assert percents(compiled, pairs, ControlNLL(), Alignment()) == pytest.approx([100, 100], abs=1e-3)
+    assert percents(compiled, pairs, ControlNLL(), Alignment("start")) == pytest.approx([83.05, 77.25], abs=0.02)
+    # Five tokens are scored, and only the first of them is predicted from the read-out token.
+    readout = Alignment(positions="last", continuation=False)
+    assert percents(compiled, pairs, ControlNLL(), readout) == pytest.approx([20.78, 20.78], abs=0.02)
+    first = RefusalLogOdds(compiled)
+    assert percents(compiled, pairs, first, readout) == pytest.approx([100, 100], abs=1e-3)

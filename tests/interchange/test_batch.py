@@ -182,9 +182,9 @@ def test_models_that_padding_changes_are_found() -> None:
     with torch.inference_mode():
         check_forward(random_model("mixtral"), RUNS, padded=True)
         check_forward(recast(Blocks), RUNS, padded=False)
-    with pytest.raises(InterchangeError, match=r"Blocks gives other .* 3 tokens with padding .* batch size of 1"):
+    with pytest.raises(InterchangeError, match=r"Blocks gives another .* 3 tokens with padding .* batch size of 1"):
         measure(recast(Blocks), pairs, site)
-    with pytest.raises(InterchangeError, match=r"Noisy gives other .* a second time"):
+    with pytest.raises(InterchangeError, match=r"Noisy gives another .* a second time"):
         measure(recast(Noisy), pairs, site, batch_size=1)
     # Alone there is no padding at all, so the effects are those of the runs themselves.
     assert measure(recast(Blocks), pairs, site, batch_size=1).gap.shape == (3,)
