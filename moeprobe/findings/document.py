@@ -19,7 +19,7 @@ from moeprobe.findings.run import check_flags, check_run, check_source
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = "moeprobe.findings/3"
+SCHEMA = "moeprobe.findings/4"
 
 
 @dataclass

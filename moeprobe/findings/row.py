@@ -4,8 +4,9 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.causes import CAUSAL_EFFECTS, EFFECTS, MIN_PAIRS, verdict
-from moeprobe.findings.checks import check_choice, check_interval, check_numbers, check_optional, check_sites
+from moeprobe.findings.causes import verdict
+from moeprobe.findings.checks import check_choice, check_interval, check_optional
+from moeprobe.findings.effects import check_effects
 from moeprobe.sites import parse_expert
 
 ASSOCIATIONS = ("associated", "tokens only", "not associated", "untestable")
@@ -53,57 +54,10 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     fields.optional_text("reason")
     effects = fields.data["interchange"]
     if effects is not None:
-        _check_effects(Fields(effects, f"{where}, interchange", FindingsError))
+        check_effects(Fields(effects, f"{where}, interchange", FindingsError))
     if fields.data["verdict"] != verdict(fields.data["association"], effects):
         raise FindingsError(f"{where}: the verdict {fields.data['verdict']!r} does not follow from its own numbers.")
     return fields.data
-
-
-def _check_effects(fields: Fields) -> None:
-    fields.integer("pairs", 1)
-    for key in ("exactly_zero", "enough_pairs", "necessary", "sufficient"):
-        fields.flag(key)
-    if fields.data["enough_pairs"] != (fields.data["pairs"] >= MIN_PAIRS):
-        raise FindingsError(f"{fields.where}: 'enough_pairs' does not agree with {fields.data['pairs']} pairs.")
-    for name in EFFECTS:
-        effect = Fields(fields.section(name), f"{fields.where}, {name}", FindingsError)
-        effect.number("percent")
-        effect.number("mean")
-        check_interval(effect, "ci")
-        if effect.data.get("ci") is None:
-            raise FindingsError(f"{effect.where}: the field 'ci' is missing.")
-        if name in CAUSAL_EFFECTS and not 0 <= effect.number("p") <= 1:
-            raise FindingsError(f"{effect.where}: p is no probability.")
-        check_numbers(effect, "per_pair")
-        if name in CAUSAL_EFFECTS:
-            _check_controls(effect)
-    thresholds = Fields(fields.section("thresholds"), f"{fields.where}, thresholds", FindingsError)
-    for key in ("minimum_effect", "material_effect", "alpha"):
-        thresholds.number(key)
-    null = Fields(fields.section("null"), f"{fields.where}, null", FindingsError)
-    check_sites(null, "sites")
-    for name in EFFECTS:
-        check_numbers(null, name)
-        if len(null.data[name]) != len(null.data["sites"]):
-            raise FindingsError(f"{null.where}: {name!r} must have one number for each site.")
-
-
-def _check_controls(effect: Fields) -> None:
-    """What the verdict rests on beside the swap itself: contrasts with control donors, rank among other sites."""
-    if not 0 <= effect.number("p_zero") <= 1:
-        raise FindingsError(f"{effect.where}: p_zero is no probability.")
-    for name in effect.section("contrasts"):
-        contrast = Fields(effect.section("contrasts")[name], f"{effect.where}, {name}", FindingsError)
-        contrast.number("percent")
-        if contrast.data.get("ci") is None:
-            raise FindingsError(f"{contrast.where}: the field 'ci' is missing.")
-        check_interval(contrast, "ci")
-    if "rank" not in effect.data:
-        raise FindingsError(f"{effect.where}: the field 'rank' is missing.")
-    if effect.data["rank"] is not None:
-        rank = Fields(effect.section("rank"), f"{effect.where}, rank", FindingsError)
-        if rank.integer("above") > rank.integer("sites"):
-            raise FindingsError(f"{rank.where}: more sites are above than there are.")
 
 
 def _check_robustness(fields: Fields) -> None:

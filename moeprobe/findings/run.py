@@ -4,8 +4,9 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.causes import judgement
-from moeprobe.findings.checks import check_interval, check_sites
+from moeprobe.findings.causes import judgement, verdict
+from moeprobe.findings.checks import check_interval, check_numbers
+from moeprobe.findings.effects import check_effects
 
 MAX_EXPERTS = 65_536
 
@@ -13,18 +14,35 @@ MAX_EXPERTS = 65_536
 def check_run(item: object, where: str) -> dict[str, Any]:
     """Return the interchange run when it has the form of docs/findings.md, else raise FindingsError."""
     fields = Fields(item, where, FindingsError)
-    for key in ("probe", "positive", "negative", "metric", "alignment", "swap", "rule"):
+    for key in ("probe", "positive", "negative", "metric", "unit", "alignment", "coverage", "swap", "rule"):
         fields.text(key)
-    for key in ("pairs", "left_out", "continuation_tokens", "bootstrap", "seed"):
+    for key in ("pairs", "left_out", "null", "bootstrap", "seed"):
         fields.integer(key)
     fields.number("minimum_effect")
     gap = Fields(fields.section("gap"), f"{where}, gap", FindingsError)
     gap.number("mean")
     check_interval(gap, "ci")
-    check_sites(fields, "tested")
+    fields.items("tested")
     fields.items("pair_ids")
-    fields.section("engine")
+    for key in ("engine", "metric_options", "alignment_options"):
+        fields.section(key)
+    for key in ("sensitive", "control"):
+        check_numbers(fields, key)
+    for index, other in enumerate(fields.items("others")):
+        check_other(other, f"{where}, others[{index}]", fields.data)
     return fields.data
+
+
+def check_other(item: object, where: str, run: dict[str, Any]) -> None:
+    """A tested site that is no single expert: a head, a block, a set. It has effects and a verdict but no row."""
+    fields = Fields(item, where, FindingsError)
+    name = fields.text("site")
+    fields.text("name")
+    effects = Fields(fields.section("interchange"), f"{where}, interchange", FindingsError)
+    check_effects(effects)
+    check_flags({"site": name, "interchange": effects.data}, run, where)
+    if fields.text("verdict") != verdict("untestable", effects.data):
+        raise FindingsError(f"{where}: the verdict does not follow from its own numbers.")
 
 
 def check_flags(row: dict[str, Any], run: dict[str, Any], where: str) -> None:

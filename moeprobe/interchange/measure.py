@@ -13,7 +13,7 @@ from moeprobe.interchange.arms import ARMS, DEFAULT
 from moeprobe.interchange.changes import jobs_of
 from moeprobe.interchange.jobs import Job
 from moeprobe.interchange.lab import Lab, check_pairs, givers_of
-from moeprobe.interchange.pairs import TokenPair
+from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.interchange.trial import Trial
 from moeprobe.sites import SiteSet
 
@@ -63,7 +63,7 @@ def measure(
     lab: Lab,
     pairs: Sequence[TokenPair],
     sets: Sequence[SiteSet],
-    arms: Sequence[str] = DEFAULT,
+    arms: Sequence[str] | Mapping[SiteSet, Sequence[str]] = DEFAULT,
     *,
     done: Mapping[str, PairEffects] | None = None,
     keep: Callable[[Sequence[PairEffects]], None] | None = None,
@@ -78,7 +78,7 @@ def measure(
         lab: model, metric, alignment, swap.
         pairs: pairs of prompts.
         sets: sites to edit, one set at a time.
-        arms: names in `arms.ARMS`.
+        arms: names in `arms.ARMS`, for all sets or by set.
         done: pairs measured before, by id; they are not run again.
         keep: called with what was measured after each batch of pairs.
         progress: called after each batch of pairs.
@@ -94,7 +94,8 @@ def measure(
     layout = layout_of(lab.places)
     for site in (site for one in sets for site in one.sites):
         layout.check(site)
-    givers = givers_of(lab, pairs, arms)
+    wished = {one: tuple(arms[one] if isinstance(arms, Mapping) else arms) for one in sets}
+    givers = givers_of(lab, pairs, list(dict.fromkeys(arm for each in wished.values() for arm in each)))
     wanted = list(dict.fromkeys((site.layer, site.kind) for one in sets for site in one.sites))
     found = dict(done or {})
     left = [place for place, pair in enumerate(pairs) if pair.id not in found]
@@ -103,31 +104,34 @@ def measure(
         for start in range(0, len(left), lab.batch_size):
             batch = left[start : start + lab.batch_size]
             trial = Trial(lab, pairs, batch, givers, wanted, whole)
-            measured = _batch(trial, batch, sets, arms)
+            measured = _batch(trial, batch, wished)
             found.update({one.pair: one for one in measured})
             if keep is not None:
                 keep(measured)
             if progress is not None:
                 progress(len(pairs) - len(left) + start + len(batch), len(pairs))
-    return gathered([found[pair.id] for pair in pairs], sets, arms)
+    return gathered([found[pair.id] for pair in pairs], wished)
 
 
-def gathered(measured: Sequence[PairEffects], sets: Sequence[SiteSet], arms: Sequence[str]) -> Effects:
+def gathered(measured: Sequence[PairEffects], arms: Mapping[SiteSet, Sequence[str]]) -> Effects:
     """Pairs side by side."""
     return Effects(
         tuple(one.pair for one in measured),
         np.array([one.sensitive for one in measured]),
         np.array([one.control for one in measured]),
-        {one: {arm: np.array([pair.effects[str(one)][arm] for pair in measured]) for arm in arms} for one in sets},
+        {
+            one: {arm: np.array([pair.effects[str(one)][arm] for pair in measured]) for arm in names}
+            for one, names in arms.items()
+        },
     )
 
 
-def _batch(trial: Trial, batch: Sequence[int], sets: Sequence[SiteSet], arms: Sequence[str]) -> list[PairEffects]:
-    effects: dict[str, dict[str, Floats]] = {str(one): {} for one in sets}
-    for side in ("sensitive", "control"):
-        mine = [arm for arm in arms if ARMS[arm].recipient == side]
-        for group in _portions(sets, trial.lab.batch_size):
-            _side(trial, batch, side, group, mine, effects)
+def _batch(trial: Trial, batch: Sequence[int], arms: Mapping[SiteSet, Sequence[str]]) -> list[PairEffects]:
+    effects: dict[str, dict[str, Floats]] = {str(one): {} for one in arms}
+    for side in SIDES:
+        for group in _portions(list(arms), trial.lab.batch_size):
+            mine = {one: [arm for arm in arms[one] if ARMS[arm].recipient == side] for one in group}
+            _side(trial, batch, side, mine, effects)
     sensitive, control = trial.own("sensitive").score, trial.own("control").score
     return [
         PairEffects(
@@ -144,15 +148,14 @@ def _side(
     trial: Trial,
     batch: Sequence[int],
     side: str,
-    sets: Sequence[SiteSet],
-    arms: Sequence[str],
+    arms: Mapping[SiteSet, Sequence[str]],
     effects: dict[str, dict[str, Floats]],
 ) -> None:
     """All arms of some sets on one side's runs, with as many runs in each forward as fit."""
     jobs: list[Job] = []
     owners: list[tuple[str, str]] = []
-    for one in sets:
-        for arm in arms:
+    for one, names in arms.items():
+        for arm in names:
             found = jobs_of(trial, one.sites, arm, batch)
             jobs += found
             owners += [(str(one), arm)] * len(found)

@@ -1,48 +1,37 @@
-"""One interchange run: choose null experts, measure, and write effects and verdicts into findings."""
+"""One interchange run: comparison sites, every arm, and effects, verdicts and prices of the tested sites."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprobe.capture import find_experts
+from moeprobe.chat.encode import encode_prompt
+from moeprobe.editing import layout_of
 from moeprobe.errors import InterchangeError
-from moeprobe.findings import EFFECTS, Findings, rule, verdict
-from moeprobe.interchange.experiment import Progress, check_sites, count_usage, measure
-from moeprobe.interchange.judging import Criteria, judge
-from moeprobe.interchange.pairs import PairSelection
+from moeprobe.findings import rule
+from moeprobe.interchange.additivity import additivity
+from moeprobe.interchange.comparison import comparisons
+from moeprobe.interchange.confirming import confirm
+from moeprobe.interchange.coverage import coverage
+from moeprobe.interchange.journal import Journal, digest
+from moeprobe.interchange.judging import judge
+from moeprobe.interchange.lab import Lab, lab
+from moeprobe.interchange.measure import Effects, Progress, measure
+from moeprobe.interchange.neutral import NEUTRAL
+from moeprobe.interchange.pairs import PairSelection, TokenPair
+from moeprobe.interchange.plan import Plan
+from moeprobe.interchange.price import price
+from moeprobe.interchange.profile import means
+from moeprobe.interchange.ratio import oriented, ratio, resamples
 from moeprobe.models import LoadedModel, engine_section, versions_section
-from moeprobe.sites import Site, expert_site, parse_expert
+from moeprobe.prompts import Prompt
+from moeprobe.sites import Site, SiteSet, parse_sites
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How an interchange run is done; all of it is written into the findings.
-
-    Attributes:
-        tokens: length of the control continuation that is scored.
-        null: other experts of its layer, chosen at random, that every tested expert is compared with.
-        bootstrap: draws of the interval over pairs.
-        seed: of null choice and bootstrap.
-        minimum_effect: percent of the gap below which an effect gets no causal word, however certain it is. The gap
-            holds everything that differs between the prompts of a pair, their topic too, so even a switch of the
-            behaviour explains a part of it only: 1 to 8 % in [HAR]'s tables. 2 % is the guard of STATISTICS 8.
-        batch_size: pairs per forward.
-    """
-
-    tokens: int = 5
-    null: int = 5
-    bootstrap: int = 10_000
-    seed: int = 0
-    minimum_effect: float = 2.0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        if min(self.tokens, self.null, self.bootstrap, self.batch_size) < 1:
-            raise InterchangeError("Tokens, null experts, bootstrap draws and batch size must each be at least 1.")
-        if self.minimum_effect < 0:
-            raise InterchangeError("The minimum effect must not be negative.")
+Floats = NDArray[np.float64]
+Named = str | Site | SiteSet
 
 
 @dataclass(frozen=True)
@@ -51,142 +40,246 @@ class Outcome:
 
     Attributes:
         run: an entry of `interchange` in the form of docs/findings.md, without the question's names.
-        effects: `rows[].interchange` by site.
+        effects: `rows[].interchange` by tested set of sites.
+        measured: all effects per pair, of comparison sites too.
     """
 
     run: dict[str, Any]
-    effects: dict[Site, dict[str, Any]]
+    effects: dict[SiteSet, dict[str, Any]]
+    measured: Effects = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The run with the effects of every set, tested or for comparison."""
+        return {**self.run, "sites": {str(one): row for one, row in self.effects.items()}}
 
 
 def interchange(
     loaded: LoadedModel,
     selection: PairSelection,
-    sites: list[Site],
+    sites: Sequence[Named],
     plan: Plan | None = None,
     *,
+    neutral: Sequence[Prompt] | None = None,
+    raw: bool = False,
+    journal: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Test whether `sites` cause what separates sensitive from control prompts.
+    """Test whether sites cause what separates sensitive from control prompts.
 
     Args:
         loaded: the model.
-        selection: prompt pairs, from `select_pairs` or `trace_pairs`.
-        sites: experts to test, one at a time.
+        selection: prompt pairs, from `select_pairs`, `trace_pairs` or a pair file.
+        sites: what to test, one after the other: names ("L14.E114", "L14.E3+E7", "L13-L16.H*"), sites or sets.
         plan: how; defaults as in `Plan`.
-        progress: called with (done, all) swaps.
+        neutral: prompts on which the price of knocking a site out is measured; default: those of moeprobe.
+        raw: neutral prompts are encoded without the chat template.
+        journal: file that keeps finished pairs while the run lasts; removed by whoever stores the outcome.
+        resume: go on with the journal of an interrupted run.
+        progress: called with (pairs done, pairs in all).
 
     Raises:
-        InterchangeError: a site the model has not, fewer than 2 pairs, or no gap between the sides.
+        InterchangeError: fewer than 2 pairs, no gap between the sides, donors that are missing.
+        MoeprobeError: a site the model has not.
     """
     plan, pairs = plan or Plan(), list(selection.pairs)
     if len(pairs) < 2:
         raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
-    modules = check_sites(find_experts(loaded.model), sites)
-    usage = count_usage(loaded, pairs, list(modules.values()), batch_size=plan.batch_size)
-    nulls = choose_nulls(usage, sites, plan)
-    every = list(dict.fromkeys([*sites, *(other for group in nulls.values() for other in group)]))
-    effects = measure(loaded, pairs, every, tokens=plan.tokens, batch_size=plan.batch_size, progress=progress)
-    criteria = Criteria(plan.minimum_effect, bootstrap=plan.bootstrap, seed=plan.seed, placebo=False)
-    named = {site: {name: getattr(own, name) for name in EFFECTS} for site, own in effects.sites.items()}
-    judged = judge(named, effects.gap, nulls, criteria)
-    run = {
+    bench = lab(
+        loaded,
+        metric=plan.metric,
+        alignment=plan.alignment,
+        swap=plan.swap,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+    )
+    tested = resolved(bench, sites)
+    every = tested + _members(tested, plan)
+    nulls = comparisons(bench, pairs, every, plan.null)
+    if "mean" in plan.knockouts:
+        singles = {site for one in every for site in one.sites if site.kind != "router"}
+        bench = Lab(**{**vars(bench), "means": means(bench, pairs, sorted(singles))})
+    kept = None
+    if journal is not None:
+        kept = Journal(journal, _asked(bench, selection, every, nulls, plan), resume=resume)
+    measured = _measured(bench, pairs, every, nulls, plan, kept, progress)
+    run, rows = _judged(bench, selection, measured, tested, nulls, plan)
+    paid = price(bench, _encoded(loaded, neutral, raw=raw), [one for one in tested if _has_knockout(one)])
+    for one in rows:
+        rows[one]["price"] = paid[one].to_json() if one in paid else None
+    return Outcome(run, rows, measured)
+
+
+def resolved(bench: Lab, sites: Sequence[Named]) -> list[SiteSet]:
+    """Named sites as sets, each once, held against the model.
+
+    Raises:
+        InterchangeError: no name at all.
+        MoeprobeError: a name that cannot be read, or a site the model has not.
+    """
+    layout = layout_of(bench.places)
+    found: dict[SiteSet, None] = {}
+    for name in sites:
+        one = parse_sites(name, layout) if isinstance(name, str) else name
+        one = SiteSet("", (one,)) if isinstance(one, Site) else one
+        for site in one.sites:
+            layout.check(site)
+        found.setdefault(one)
+    if not found:
+        raise InterchangeError("No sites were named. Name some, for example L14.E114.")
+    return list(found)
+
+
+def _members(tested: Sequence[SiteSet], plan: Plan) -> list[SiteSet]:
+    """The single sites of tested sets of several, where they are asked for and not tested anyway."""
+    if not plan.members:
+        return []
+    singles = dict.fromkeys(SiteSet("", (site,)) for one in tested if len(one.sites) > 1 for site in one.sites)
+    return [one for one in singles if one not in tested]
+
+
+def _has_knockout(one: SiteSet) -> bool:
+    return all(site.kind != "router" for site in one.sites)
+
+
+def _measured(
+    bench: Lab,
+    pairs: Sequence[TokenPair],
+    tested: Sequence[SiteSet],
+    nulls: Mapping[SiteSet, tuple[SiteSet, ...] | None],
+    plan: Plan,
+    kept: Journal | None,
+    progress: Progress | None,
+) -> Effects:
+    """Tested sets with all arms, comparison sets with those they are compared by; in one pass over the pairs."""
+    others = dict.fromkeys(other for group in nulls.values() for other in group or ())
+    arms: dict[SiteSet, tuple[str, ...]] = {one: plan.arms_for(_kinds(one)) for one in tested}
+    for other in others:
+        arms.setdefault(other, tuple(arm for arm in plan.null_arms if arm in plan.arms_for(_kinds(other))))
+    return measure(
+        bench,
+        pairs,
+        list(arms),
+        arms,
+        done={} if kept is None else kept.done,
+        keep=None if kept is None else kept.keep,
+        progress=progress,
+    )
+
+
+def _kinds(one: SiteSet) -> set[str]:
+    return {site.kind for site in one.sites}
+
+
+def _judged(
+    bench: Lab,
+    selection: PairSelection,
+    measured: Effects,
+    tested: Sequence[SiteSet],
+    nulls: Mapping[SiteSet, tuple[SiteSet, ...] | None],
+    plan: Plan,
+) -> tuple[dict[str, Any], dict[SiteSet, dict[str, Any]]]:
+    gap, signed = measured.gap, plan.metric.signed
+    run = _described(bench, selection, measured, plan)
+    if plan.confirm:
+        asked = {one: nulls[one] for one in tested}
+        found = confirm(measured.sites, gap, asked, plan.confirm, plan.criteria, signed=signed)
+        judged, used = found.judged, found.tested_on
+        run["confirmation"] = {
+            "screened": [str(one) for one in tested],
+            "chosen": [str(one) for one in found.candidates],
+            "chosen_on": [measured.pair_ids[place] for place in found.chosen_on],
+            "tested_on": [measured.pair_ids[place] for place in found.tested_on],
+        }
+    else:
+        judged = judge(measured.sites, gap, {one: nulls[one] for one in tested}, plan.criteria, signed=signed)
+        used = np.arange(len(gap))
+    run["gap"] = judged.gap
+    run["tested"] = [str(one) for one in judged.rows]
+    weights = resamples(len(used), plan.bootstrap, plan.seed)
+    for one, row in judged.rows.items():
+        own = measured.sites[one]
+        for arm in (arm for arm in own if arm.startswith("knockout_")):
+            row[arm] = _share(own[arm][used], measured.gap[used], weights)
+        row["additivity"] = _additivity(measured, one, used, weights, plan)
+    return run, judged.rows
+
+
+def _share(values: Floats, gap: Floats, weights: Floats) -> dict[str, Any]:
+    return {**ratio(oriented(values, gap), oriented(gap, gap), weights), "per_pair": values.tolist()}
+
+
+def _additivity(
+    measured: Effects, one: SiteSet, used: NDArray[np.int64], weights: Floats, plan: Plan
+) -> dict[str, Any] | None:
+    """A set of several against the sum of its members, in both directions; None where members were not tested."""
+    if not plan.members or len(one.sites) < 2:
+        return None
+    singles = [measured.sites[SiteSet("", (site,))] for site in one.sites]
+    return {
+        name: additivity(
+            measured.sites[one][name][used],
+            np.column_stack([single[name][used] for single in singles]),
+            measured.gap[used],
+            weights,
+        )
+        for name in ("necessity", "sufficiency")
+    }
+
+
+def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Plan) -> dict[str, Any]:
+    pairs = list(selection.pairs)
+    covered = coverage(pairs, plan.alignment)
+    return {
         "pairs": len(pairs),
-        "pair_ids": list(effects.pair_ids),
+        "pair_ids": list(measured.pair_ids),
         "pairs_from": selection.source,
         "left_out": len(selection.left_out),
-        "metric": "mean negative log-likelihood (nats per token) of the control prompt's own greedy continuation",
-        "continuation_tokens": plan.tokens,
-        "alignment": "end of prompt",
-        "swap": "contribution",
-        "gap": judged.gap,
+        "metric": plan.metric.sentence,
+        "metric_options": plan.metric.to_json(),
+        "unit": plan.metric.unit,
+        "sensitive": measured.sensitive.tolist(),
+        "control": measured.control.tolist(),
+        "alignment": plan.alignment.sentence,
+        "alignment_options": plan.alignment.to_json(),
+        "coverage": covered.sentence,
+        "swap": plan.swap,
+        "arms": list(plan.arms),
+        "null": plan.null,
         "bootstrap": plan.bootstrap,
         "seed": plan.seed,
         "minimum_effect": plan.minimum_effect,
-        "rule": rule(plan.minimum_effect, placebo=False),
-        "tested": [str(site) for site in sites],
-        "engine": {**engine_section(loaded.model), **versions_section(), "model": loaded.id},
+        "confirmation": None,
+        "rule": rule(plan.minimum_effect, placebo="placebo" in plan.controls, held_out=bool(plan.confirm)),
+        "engine": {**engine_section(bench.loaded.model), **versions_section(), "model": bench.loaded.id},
     }
-    return Outcome(run, judged.rows)
 
 
-def choose_nulls(usage: dict[int, NDArray[np.int64]], sites: list[Site], plan: Plan) -> dict[Site, list[Site]]:
-    """For each tested site, randomly chosen other experts of its layer, in order of expert.
-
-    Experts that the router chose in these prompts come first: one that never ran is no comparison. Experts that are
-    tested themselves are drawn only when the layer has no others left.
-
-    Args:
-        usage: (experts,) how often each expert was chosen, by layer; see `count_usage`.
-        sites: tested sites.
-        plan: number of null experts and seed.
-
-    Raises:
-        InterchangeError: a layer of one expert has nothing to compare with.
-    """
-    chosen = {}
-    for site in sites:
-        counts = usage[site.layer]
-        if len(counts) < 2:
-            raise InterchangeError(f"Layer {site.layer} has a single expert; there is no other to compare it with.")
-        generator = np.random.default_rng([plan.seed, site.layer])
-        order = [expert_site(site.layer, int(expert)) for expert in generator.permutation(len(counts))]
-        others = [other for other in order if other != site]
-        free = [other for other in others if other not in sites] or others
-        ranked = sorted(free, key=lambda other: counts[other.expert] == 0)
-        chosen[site] = sorted(ranked[: plan.null])
-    return chosen
+def _asked(
+    bench: Lab,
+    selection: PairSelection,
+    tested: Sequence[SiteSet],
+    nulls: Mapping[SiteSet, tuple[SiteSet, ...] | None],
+    plan: Plan,
+) -> dict[str, Any]:
+    """Everything a measured pair depends on, for the journal."""
+    others = sorted({str(other) for group in nulls.values() for other in group or ()})
+    model = {key: value for key, value in bench.loaded.provenance.items() if key != "path"}
+    pairs = [[pair.id, *pair.sensitive, -1, *pair.control, -1, *(pair.continuation or ())] for pair in selection.pairs]
+    return {
+        "model": digest({"model": model}),
+        "pairs": digest({"pairs": pairs, "spans": [pair.spans for pair in selection.pairs]}),
+        "tested": sorted(map(str, tested)),
+        "others": others,
+        "arms": list(plan.arms),
+        "metric": plan.metric.to_json(),
+        "alignment": plan.alignment.to_json(),
+        "swap": plan.swap,
+        "seed": plan.seed,
+        "versions": versions_section(),
+    }
 
 
-def leading_sites(findings: Findings, question: str, top: int) -> list[Site]:
-    """The `top` associated sites of a question, most significant first.
-
-    Raises:
-        InterchangeError: nothing is associated, so there is nothing to test unless sites are named.
-    """
-    rows = [row for row in findings.rows_of(question) if row["association"] == "associated"]
-    if not rows:
-        raise InterchangeError(
-            f"No expert is associated with {question!r}. Name experts to test with --site, e.g. L14.E114."
-        )
-    return [parse_expert(row["site"]) for row in rows[:top]]
-
-
-def enter(findings: Findings, question: dict[str, Any], outcome: Outcome, *, replace: bool = False) -> None:
-    """Write a run into findings: the run itself, the effects of its rows, and their verdicts.
-
-    Args:
-        findings: changed in place.
-        question: the question whose rows were tested.
-        outcome: from `interchange`.
-        replace: drop a former run on the same question, with its verdicts.
-
-    Raises:
-        InterchangeError: a tested site has no row (the findings are of another model), or there is a former run.
-    """
-    name = question["name"]
-    check_former(findings, name, replace=replace)
-    rows = {row["site"]: row for row in findings.rows if row["probe"] == name}
-    for site in outcome.effects:
-        if str(site) not in rows:
-            raise InterchangeError(f"The findings hold no row for {site} and {name!r}. Are they of another model?")
-    for row in rows.values():
-        row["interchange"] = outcome.effects.get(parse_expert(row["site"]))
-        row["verdict"] = verdict(row["association"], row["interchange"])
-    findings.interchange = [run for run in findings.interchange if run["probe"] != name]
-    source = outcome.run["pairs_from"]
-    groups = {key: source.get(key, question[key]) for key in ("positive", "negative")}
-    findings.interchange.append({"probe": name, **groups, **outcome.run})
-
-
-def check_former(findings: Findings, question: str, *, replace: bool) -> None:
-    """Refuse to drop the verdicts of a former run unasked: what was tried before must not vanish quietly.
-
-    Raises:
-        InterchangeError: there is a former run on the question and not `replace`.
-    """
-    for run in findings.interchange:
-        if run["probe"] == question and not replace:
-            raise InterchangeError(
-                f"The findings hold an interchange run on {question!r} already (tested: {', '.join(run['tested'])}). "
-                "Name all experts to test in one run and add --force to replace it."
-            )
+def _encoded(loaded: LoadedModel, neutral: Sequence[Prompt] | None, *, raw: bool) -> list[tuple[int, ...]]:
+    prompts = [Prompt(f"neutral-{n}", text) for n, text in enumerate(NEUTRAL)] if neutral is None else list(neutral)
+    return [tuple(encode_prompt(loaded.tokenizer, prompt, raw=raw)) for prompt in prompts]

@@ -137,7 +137,7 @@ def _findings(
         rows += found
         questions.append(_question(question, found, groups, shape))
     return {
-        "schema": "moeprobe.findings/3",
+        "schema": "moeprobe.findings/4",
         "created": "2026-07-01T12:00:00Z",
         "moeprobe": "0.1.0",
         "model": {

@@ -1,0 +1,202 @@
+"""`moeprobe interchange test`, which `moeprobe interchange FINDINGS` means."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moeprobe.cli.interchange.options import alignment_of, metric_of, metric_options, run_options, source_options
+from moeprobe.cli.interchange.source import asked_question, check_source, open_source
+from moeprobe.cli.options import force_option, json_option, model_options
+from moeprobe.cli.terminal import command_line, printable, progress_bar, table
+from moeprobe.files import check_output, write_text
+
+if TYPE_CHECKING:
+    from moeprobe.findings import Findings
+    from moeprobe.interchange import Outcome, PairSelection
+
+CONTROLS = ("placebo", "random", "noise")
+KNOCKOUTS = ("bar", "mean", "resample")
+
+
+@click.command("test", short_help="Swap and knock out named sites; verdicts.")
+@click.argument("findings", metavar="[FINDINGS]", required=False, type=click.Path(path_type=Path))
+@source_options
+@click.option(
+    "--site", "sites", multiple=True, metavar="SITE", help="What to test: L14.E114, L14.H3, L14.E3+E7 ...; repeatable."
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Without --site: the leading N.")
+@metric_options
+@click.option(
+    "--swap",
+    type=click.Choice(["contribution", "output", "routing"]),
+    default="contribution",
+    show_default=True,
+    help="What of an expert is swapped.",
+)
+@click.option(
+    "--control", "controls", multiple=True, type=click.Choice(CONTROLS), help="Further donors [placebo always runs]"
+)
+@click.option(
+    "--knockout", "knockouts", multiple=True, type=click.Choice(KNOCKOUTS), help="Further knock-outs [zero always runs]"
+)
+@click.option("--members", is_flag=True, help="Test each member of a set alone as well.")
+@click.option(
+    "--confirm", type=click.IntRange(1), metavar="N", help="Choose N on half of the pairs, judge on the rest."
+)
+@click.option("--null", type=click.IntRange(1), default=19, show_default=True, help="Sites like it to compare with.")
+@click.option("--minimum-effect", type=click.FloatRange(0), default=2.0, show_default=True, help="Percent of the gap.")
+@click.option("--bootstrap", type=click.IntRange(100), default=10_000, show_default=True, help="Draws over pairs.")
+@click.option("--neutral", type=click.Path(path_type=Path), help="Prompts on which the price is measured (JSONL).")
+@run_options
+@click.option("--resume", is_flag=True, help="Go on with the pairs of an interrupted run.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write here instead of completing FINDINGS.")
+@model_options
+@json_option
+@force_option
+def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+    """Swap named sites between paired runs, in both directions, and knock them out.
+
+    Necessity: how much of the effect goes when the site is taken from the control run. Sufficiency: how much comes when
+    the site of the sensitive run is put into the control run. A placebo donor of the recipient's own class shows what
+    any swap does. The verdicts are written into FINDINGS; without FINDINGS name --model, --pairs and --site.
+    """
+    check_source(findings, options)
+    if findings is None and not options["sites"]:
+        raise click.UsageError("Without findings name what to test: --site L14.E114.")
+    if findings is None and out is None and not as_json:
+        raise click.UsageError("Without findings the result needs a place: -o OUT.json, or --json.")
+    inputs = [path for path in (findings, options["pair_file"], options["neutral"]) if path is not None]
+    if out is not None:
+        check_output(out, force=force, inputs=inputs)
+    outcome, selection, document = run(findings, out, force=force, **options)
+    target = out or findings
+    if document is not None and target is not None:
+        document.commands.append(command_line())
+        document.write(target, force=True)
+    elif out is not None:
+        write_text(out, json.dumps(outcome.to_json(), indent=1, allow_nan=False) + "\n")
+    _finished(target)
+    if as_json:
+        click.echo(json.dumps(outcome.to_json() if document is None else document.to_json(), indent=1))
+        return
+    click.echo(summary(outcome, selection))
+    more = f" Next: moeprobe report {target} -o report.html" if document is not None else ""
+    click.echo(printable(f"Written to {target}.{more}"))
+
+
+def run(
+    findings: Path | None, out: Path | None, *, force: bool, **options: Any
+) -> tuple["Outcome", "PairSelection", "Findings | None"]:
+    """Run the experiment that the options describe and enter it into the findings, where there are some.
+
+    Whatever can be wrong with the request is found before the model is loaded: a mistake should cost a second.
+    """
+    from moeprobe.findings import load_findings
+    from moeprobe.interchange import Plan, check_former, enter, leading_sites
+    from moeprobe.interchange import interchange as experiment
+    from moeprobe.prompts import read_prompts
+
+    document, question, chosen = None, None, list(options["sites"])
+    if findings is not None:
+        check_output(findings, force=True)
+        document = load_findings(findings)
+        question = asked_question(document, options["probe"])
+        check_former(document, question["name"], replace=force)
+        chosen = chosen or [str(site) for site in leading_sites(document, question["name"], options["top"])]
+    neutral = None if options["neutral"] is None else read_prompts(options["neutral"])
+    journal = journal_of(out or findings)
+    _check_journal(journal, resume=options["resume"])
+    source = open_source(findings, document, question, options)
+    names = ("swap", "null", "bootstrap", "seed", "minimum_effect", "members", "batch_size")
+    plan = Plan(
+        metric=metric_of(source.loaded, options),
+        alignment=alignment_of(options),
+        controls=tuple(dict.fromkeys(["placebo", *options["controls"]])),
+        knockouts=tuple(dict.fromkeys(options["knockouts"])),
+        confirm=options["confirm"] or 0,
+        **{name: options[name] for name in names},
+    )
+    with progress_bar(len(source.selection.pairs), "pair", "interchange") as bar:
+
+        def step(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        outcome = experiment(
+            source.loaded,
+            source.selection,
+            chosen,
+            plan,
+            neutral=neutral,
+            raw=source.raw,
+            journal=journal,
+            resume=options["resume"],
+            progress=step,
+        )
+    if document is not None and question is not None:
+        enter(document, question, outcome, replace=force)
+    return outcome, source.selection, document
+
+
+def journal_of(target: Path | None) -> Path | None:
+    """The file that keeps finished pairs while a run lasts."""
+    return None if target is None else target.with_name(f"{target.name}.partial.jsonl")
+
+
+def _check_journal(journal: Path | None, *, resume: bool) -> None:
+    from moeprobe.errors import InterchangeError
+
+    if journal is not None and journal.exists() and not resume:
+        raise InterchangeError(
+            f"{journal} holds pairs of an interrupted run. Add --resume to go on with it, or remove the file."
+        )
+
+
+def _finished(target: Path | None) -> None:
+    journal = journal_of(target)
+    if journal is not None:
+        journal.unlink(missing_ok=True)
+
+
+def summary(outcome: "Outcome", selection: "PairSelection") -> str:
+    """The outcome as text for the terminal."""
+    head = ("site", "necessity %", "95 % CI", "minus placebo", "sufficiency %", "95 % CI", "minus placebo",
+            "knock-out %", "price", "result")  # fmt: skip
+    lines = []
+    for site, effect in outcome.effects.items():
+        numbers: list[str] = []
+        for name in ("necessity", "sufficiency"):
+            found, contrast = effect[name], effect[name]["contrasts"].get("minus_placebo")
+            numbers += [
+                f"{found['percent']:.1f}",
+                _interval(found["ci"]),
+                _interval(contrast["ci"]) if contrast else "-",
+            ]
+        knockout = f"{effect['knockout']['percent']:.1f}" if "knockout" in effect else "-"
+        paid = f"{effect['price']['kl']:.2g}" if effect["price"] is not None else "-"
+        lines.append((site.name, *numbers, knockout, paid, _words(effect)))
+    gap = outcome.run["gap"]
+    left = f" {len(selection.left_out)} pairs did not split and were left out." if selection.left_out else ""
+    low, high = gap["ci"]
+    unit = outcome.run["unit"]
+    first = f"{outcome.run['pairs']} pairs, gap {gap['mean']:.3g} {unit} [{low:.3g}, {high:.3g}].{left}"
+    about = f"{outcome.run['coverage']} Price: KL per token on neutral prompts when knocked out."
+    return f"{printable(first)}\n{printable(about)}\n\n{table(head, lines)}\n\nRule: {outcome.run['rule']}.\n"
+
+
+def _words(effect: dict[str, Any]) -> str:
+    if not effect["enough_pairs"]:
+        return "too few pairs for a verdict"
+    words = [word for word, name in (("necessary", "necessary"), ("sufficient", "sufficient")) if effect[name]]
+    if words:
+        return " and ".join(words)
+    against = f"; opposes ({', '.join(effect['opposes'])})" if effect["opposes"] else ""
+    if effect["exactly_zero"]:
+        return "nothing changed at all"
+    return ("underpowered" if effect["undecided"] else "neither") + against
+
+
+def _interval(interval: list[float]) -> str:
+    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
