@@ -165,7 +165,7 @@ class _Hunt:
         whole = self._carried([frozenset(self.candidates)])[0]
         if whole <= 0:
             raise InterchangeError(
-                f"All {len(self.candidates)} candidates together carry {whole:.3g} % of the gap ({self.search.arm}), so "
+                f"All {len(self.candidates)} candidates together carry {whole:.3g} % of the gap ({self.search.arm}): "
                 "there is nothing to search. Take other candidates, or another effect."
             )
         goal = self.search.share * whole

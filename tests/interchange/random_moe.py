@@ -13,7 +13,7 @@ LENGTHS = [(9, 4), (3, 8), (6, 6), (12, 5), (4, 11), (7, 7)]
 def random_model(family: str, layers: int = 3) -> LoadedModel:
     """Mixtral, or Qwen2Moe with a gated shared expert; 4 experts, top 2, 4 heads."""
     torch.manual_seed(0)
-    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4}
+    shape = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4}
     shape["num_key_value_heads"] = 2
     experts = {"num_experts_per_tok": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     if family == "mixtral":

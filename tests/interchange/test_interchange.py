@@ -1,4 +1,4 @@
-"""Experiments on the compiled model, whose truth is known, and the inference around them."""
+"""Experiments on the compiled model, whose truth is known, from pairs to verdicts in findings."""
 
 import copy
 from pathlib import Path
@@ -6,52 +6,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moeprobe.chat.encode import encode_prompt
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
 from moeprobe.designs.groups import regroup
-from moeprobe.errors import InterchangeError
+from moeprobe.errors import InterchangeError, MoeprobeError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.interchange import (
+    LogitDifference,
     Outcome,
     PairSelection,
     Plan,
     TokenPair,
-    choose_nulls,
     enter,
     interchange,
     label_members,
     leading_sites,
-    measure,
     select_pairs,
 )
 from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES
 from moeprobe.prompts import Prompt
-from moeprobe.sites import ExpertSite, parse_expert
+from moeprobe.sites import Site, SiteSet, parse_expert
 from moeprobe.trace import Trace
+from tests.interchange.random_moe import random_model, random_pairs
 
-CAUSAL, INERT, TOKEN, SILENT = (parse_expert(name) for name in ("L2.E5", "L1.E1", "L3.E6", "L0.E0"))
+CAUSAL, INERT, TOKEN, SILENT = "L2.E5", "L1.E1", "L3.E6", "L0.E0"
 QUICK = Plan(bootstrap=500, null=3)
-
-
-def random_model(family: str) -> LoadedModel:
-    torch.manual_seed(0)
-    shape = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    shape["num_key_value_heads"] = 1
-    experts = {"num_experts_per_tok": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    if family == "mixtral":
-        config = MixtralConfig(**shape, **experts, intermediate_size=16, num_local_experts=4)
-        model = MixtralForCausalLM._from_config(config, experts_implementation="eager")
-    else:
-        sizes = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "intermediate_size": 16}
-        config = Qwen2MoeConfig(**shape, **experts, **sizes, num_experts=4)
-        model = Qwen2MoeForCausalLM._from_config(config, experts_implementation="eager")
-    tokenizer = load_model("compiled").tokenizer
-    return LoadedModel(model.train(False), tokenizer, family, {"class": family, "dtype": "float32"})
 
 
 def chosen(pairs: list[TokenPair]) -> PairSelection:
@@ -63,15 +46,20 @@ def pairs_of(loaded: LoadedModel, prompts: list[Prompt]) -> list[TokenPair]:
     return list(select_pairs(label_members(prompts, ids, "triggered")).pairs)
 
 
+def named(outcome: Outcome) -> dict[str, dict]:
+    return {str(one): effects for one, effects in outcome.effects.items()}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_truth_of_the_compiled_model(family: str, compiled_prompts: list[Prompt]) -> None:
     loaded = load_model(f"compiled:{family}")
     pairs = pairs_of(loaded, compiled_prompts[20:40])
     assert len({len(pair.sensitive) - len(pair.control) for pair in pairs}) > 1  # lengths differ within pairs
-    outcome = interchange(loaded, chosen(pairs), [CAUSAL, INERT, TOKEN, SILENT], QUICK)
-    effects = outcome.effects
+    effects = named(interchange(loaded, chosen(pairs), [CAUSAL, INERT, TOKEN, SILENT], QUICK))
     for name in ("necessity", "sufficiency", "knockout"):
         assert effects[CAUSAL][name]["percent"] == pytest.approx(100, abs=0.1)
+    for name in ("necessity", "sufficiency"):
+        assert effects[CAUSAL][name]["contrasts"]["minus_placebo"]["percent"] == pytest.approx(100, abs=0.1)
     assert effects[CAUSAL]["necessary"]
     assert effects[CAUSAL]["sufficient"]
     for site in (INERT, TOKEN, SILENT):
@@ -80,55 +68,103 @@ def test_truth_of_the_compiled_model(family: str, compiled_prompts: list[Prompt]
         assert not effects[site]["sufficient"]
 
 
-def test_skipped_runs_equal_the_runs_themselves(
-    compiled: LoadedModel, compiled_prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An edit that writes what stands there already is not run again; here it is, and gives the same bits."""
-    pairs = pairs_of(compiled, compiled_prompts[:8])
-    quick = measure(compiled, pairs, [INERT, CAUSAL])
-    from moeprobe.interchange import experiment
+def test_blocks_heads_and_sets(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    pairs = pairs_of(compiled, compiled_prompts[:20])
+    plan = Plan(bootstrap=500, null=3, members=True, controls=("placebo", "random", "noise"), knockouts=("bar", "mean"))
+    sites = ["L2.moe", "L2.router", Site(0, "head", 0), "L2.E5+L1.E1", "L3.H*"]
+    effects = named(interchange(compiled, chosen(pairs), sites, plan))
+    assert effects["L2.moe"]["necessary"]
+    assert effects["L2.router"]["necessary"]
+    assert "knockout" not in effects["L2.router"]
+    assert effects["L2.router"]["price"] is None
+    together = effects["L1.E1+L2.E5"]
+    assert together["necessary"]
+    assert together["additivity"]["necessity"]["sum"]["percent"] == pytest.approx(100, abs=0.1)
+    assert together["additivity"]["necessity"]["words"] == "not told apart from additive"
+    assert together["knockout_bar"]["percent"] == pytest.approx(100, abs=0.1)
+    assert "knockout_bar" not in effects["L2.moe"]
+    assert effects["L2.moe"]["additivity"] is None
+    assert not effects["L3.H0-H3"]["necessary"]
 
-    def always(self, side, site, expert, own, donor, where):
-        with experiment.replacing(site, expert, donor, where):
-            return self._metric(side)
 
-    monkeypatch.setattr(experiment._Runs, "_edited", always)
-    slow = measure(compiled, pairs, [INERT, CAUSAL])
-    for site in (INERT, CAUSAL):
-        for name in ("necessity", "sufficiency", "knockout"):
-            assert (getattr(quick.sites[site], name) == getattr(slow.sites[site], name)).all()
+def test_a_metric_of_either_sign(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    """Turned round, the metric falls where it rose, and every effect is told in the direction of the gap."""
+    pairs = pairs_of(compiled, compiled_prompts[:20])
+    words = [compiled.tokenizer.convert_ids_to_tokens(int(token)) for token in greedy_first(compiled, pairs)]
+    found = []
+    for positive, negative in (words, words[::-1]):
+        metric = LogitDifference(compiled, positive=[positive], negative=[negative])
+        outcome = interchange(compiled, chosen(pairs), [CAUSAL], Plan(bootstrap=500, null=3, metric=metric))
+        found.append((outcome.run["gap"], named(outcome)[CAUSAL]))
+    assert found[0][0]["mean"] == pytest.approx(-found[1][0]["mean"])
+    assert {gap["direction"] for gap, _ in found} == {1, -1}
+    for name in ("necessity", "sufficiency"):
+        assert found[0][1][name]["percent"] == pytest.approx(found[1][1][name]["percent"])
+    assert all(effects["necessary"] for _, effects in found)
 
 
-def test_batches_do_not_change_results(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
-    pairs = pairs_of(compiled, compiled_prompts[:10])
-    whole, single = (measure(compiled, pairs, [CAUSAL], batch_size=size) for size in (8, 1))
-    np.testing.assert_allclose(whole.sites[CAUSAL].necessity, single.sites[CAUSAL].necessity, rtol=1e-5)
-    np.testing.assert_allclose(whole.gap, single.gap, rtol=1e-5)
+def greedy_first(loaded: LoadedModel, pairs: list[TokenPair]) -> list[int]:
+    """The first greedy token after a sensitive and after a control prompt."""
+    with torch.inference_mode():
+        runs = (pairs[0].sensitive, pairs[0].control)
+        return [int(loaded.model(input_ids=torch.tensor([run])).logits[0, -1].argmax()) for run in runs]
+
+
+def test_held_out_pairs(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    pairs = pairs_of(compiled, compiled_prompts)
+    plan = Plan(bootstrap=500, null=3, confirm=2)
+    outcome = interchange(compiled, chosen(pairs), [CAUSAL, INERT, TOKEN, "L3.E2"], plan)
+    confirmation = outcome.run["confirmation"]
+    assert len(outcome.effects) == 2
+    assert confirmation["chosen"][0] == CAUSAL
+    assert not set(confirmation["chosen_on"]) & set(confirmation["tested_on"])
+    assert named(outcome)[CAUSAL]["necessary"]
+    assert named(outcome)[CAUSAL]["pairs"] == len(confirmation["tested_on"]) == 15
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    loaded, selection = random_model("mixtral"), chosen(random_pairs([(5 + n % 3, 6) for n in range(10)]))
+    plan, journal = Plan(bootstrap=200, null=2, batch_size=4, minimum_effect=0), tmp_path / "j.jsonl"
+    # Any gap will do here: the two halves of the pairs are told apart by their own continuation.
+    whole = interchange(loaded, selection, ["L1.E0"], plan)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interchange(loaded, selection, ["L1.E0"], plan, journal=journal, progress=stop)
+    assert len(journal.read_text().splitlines()) == 9
+    with pytest.raises(InterchangeError, match="--resume"):
+        interchange(loaded, selection, ["L1.E0"], plan, journal=journal)
+    with pytest.raises(InterchangeError, match="another experiment"):
+        interchange(loaded, selection, ["L1.E1"], plan, journal=journal, resume=True)
+    steps: list[int] = []
+    again = interchange(
+        loaded,
+        selection,
+        ["L1.E0"],
+        plan,
+        journal=journal,
+        resume=True,
+        progress=lambda done, total: steps.append(done),
+    )
+    assert steps == [10]
+    for name in ("necessity", "sufficiency", "knockout"):
+        first, second = (named(one)["L1.E0"][name]["per_pair"] for one in (whole, again))
+        np.testing.assert_allclose(first, second, atol=2e-5)
 
 
 def test_the_gap_must_be_there(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
-    pairs = [TokenPair(pair.id, pair.control, pair.control) for pair in pairs_of(compiled, compiled_prompts[:8])]
+    pairs = pairs_of(compiled, compiled_prompts[:20])
+    mixed = [TokenPair(one.id, *((one.sensitive, one.control) if n % 2 else (one.control, one.sensitive)))
+             for n, one in enumerate(pairs)]  # fmt: skip
+    metric = LogitDifference(compiled, positive=[5], negative=[6])
     with pytest.raises(InterchangeError, match="nothing to move"):
-        interchange(compiled, chosen(pairs), [CAUSAL], QUICK)
-    swapped = [TokenPair(pair.id, pair.control, pair.sensitive) for pair in pairs_of(compiled, compiled_prompts[:20])]
+        interchange(compiled, chosen(mixed), [CAUSAL], Plan(bootstrap=500, null=3, metric=metric))
+    swapped = [TokenPair(pair.id, pair.control, pair.sensitive) for pair in pairs]
     # The other way round there is a gap as well (a refusal is unlikely in a plain run), and L2.E5 explains it.
-    assert interchange(compiled, chosen(swapped), [CAUSAL], QUICK).effects[CAUSAL]["necessary"]
-
-
-@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral"])
-def test_batches_do_not_change_results_on_random_models(family: str) -> None:
-    """Random weights, where every expert writes and lengths differ: one pair at a time against all together."""
-    loaded = random_model(family)
-    generator = np.random.default_rng(0)
-    lengths = [(9, 4), (3, 8), (6, 6), (12, 5), (4, 11)]
-    drawn = [[tuple(generator.integers(3, 60, length).tolist()) for length in both] for both in lengths]
-    pairs = [TokenPair(str(number), *both) for number, both in enumerate(drawn)]
-    sites = [ExpertSite(1, expert) for expert in range(4)]
-    whole, single = (measure(loaded, pairs, sites, tokens=3, batch_size=size) for size in (5, 1))
-    assert any(abs(whole.sites[site].necessity).max() > 1e-3 for site in sites)
-    for site in sites:
-        for name in ("necessity", "sufficiency", "knockout"):
-            np.testing.assert_allclose(getattr(whole.sites[site], name), getattr(single.sites[site], name), atol=2e-5)
+    assert named(interchange(compiled, chosen(swapped), [CAUSAL], QUICK))[CAUSAL]["necessary"]
 
 
 def test_nan_logits_are_said(compiled_prompts: list[Prompt]) -> None:
@@ -137,31 +173,37 @@ def test_nan_logits_are_said(compiled_prompts: list[Prompt]) -> None:
     with torch.no_grad():
         loaded.model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(InterchangeError, match="NaN"):
-        measure(loaded, pairs, [CAUSAL])
-
-
-def test_prompts_must_fit(compiled: LoadedModel) -> None:
-    long = tuple([5] * (compiled.positions or 0))
-    with pytest.raises(InterchangeError, match="positions"):
-        measure(compiled, [TokenPair("a", long, (5, 6))], [CAUSAL])
+        interchange(loaded, chosen(pairs), [CAUSAL], QUICK)
 
 
 def test_impossible_sites_and_pairs(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
     pairs = pairs_of(compiled, compiled_prompts[:8])
-    with pytest.raises(InterchangeError, match=r"no experts in layer 9 .*L0, L1, L2, L3"):
-        interchange(compiled, chosen(pairs), [parse_expert("L9.E1")], QUICK)
-    with pytest.raises(InterchangeError, match=r"no L2\.E8: the last expert of that layer is L2\.E7"):
+    with pytest.raises(MoeprobeError, match=r"no layer L9: it has L0-L3"):
+        interchange(compiled, chosen(pairs), ["L9.E1"], QUICK)
+    with pytest.raises(MoeprobeError, match=r"no L2\.E8: the last of that layer is L2\.E7"):
         interchange(compiled, chosen(pairs), [parse_expert("L2.E8")], QUICK)
     with pytest.raises(InterchangeError, match="at least 2 pairs"):
         interchange(compiled, chosen(pairs[:1]), [CAUSAL], QUICK)
-    with pytest.raises(InterchangeError, match="no pairs"):
-        measure(compiled, [], [CAUSAL])
-    with pytest.raises(InterchangeError, match="at least one token"):
-        measure(compiled, pairs, [CAUSAL], tokens=0)
+    with pytest.raises(InterchangeError, match="No sites"):
+        interchange(compiled, chosen(pairs), [], QUICK)
+    with pytest.raises(InterchangeError, match="missing"):
+        interchange(compiled, chosen([pairs[0], TokenPair("b", pairs[0].sensitive, pairs[0].control)]), [CAUSAL], QUICK)
+    long = tuple([5] * (compiled.positions or 0))
+    with pytest.raises(InterchangeError, match="positions"):
+        interchange(compiled, chosen([*pairs, TokenPair("a", long, (5, 6))]), [CAUSAL], QUICK)
     with pytest.raises(InterchangeError, match="at least 1"):
         Plan(null=0)
-    with pytest.raises(InterchangeError, match="negative"):
+    with pytest.raises(InterchangeError, match="at least 0"):
         Plan(minimum_effect=-1)
+    with pytest.raises(InterchangeError, match="no arm"):
+        Plan(knockouts=("half",))
+
+
+def test_too_few_pairs_for_a_verdict(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    found = named(interchange(compiled, chosen(pairs_of(compiled, compiled_prompts)[:7]), [CAUSAL], QUICK))[CAUSAL]
+    assert not found["enough_pairs"]
+    assert found["necessity"]["percent"] == pytest.approx(100, abs=0.1)
+    assert not found["necessary"]
 
 
 def test_pairs_must_split() -> None:
@@ -187,21 +229,6 @@ def test_label_members_compare_as_text() -> None:
     assert [side for _, side, _ in label_members(switches, [[1]] * 3, "None")] == [False, False, None]
 
 
-def test_nulls_are_other_experts_that_ran() -> None:
-    usage = {2: np.array([5, 5, 0, 5, 0, 9, 5, 5]), 3: np.array([1, 1])}
-    last = [parse_expert("L3.E0"), parse_expert("L3.E1")]
-    nulls = choose_nulls(usage, [CAUSAL, *last], Plan(null=4))
-    assert len(nulls[CAUSAL]) == 4
-    assert not {CAUSAL, parse_expert("L2.E2"), parse_expert("L2.E4")} & set(nulls[CAUSAL])
-    assert nulls == choose_nulls(usage, [CAUSAL, *last], Plan(null=4))
-    assert nulls[last[0]] == [last[1]]  # no other is left over, and never the site itself
-    assert nulls[last[1]] == [last[0]]
-    everyone = choose_nulls(usage, [CAUSAL], Plan(null=7))[CAUSAL]
-    assert len(everyone) == 7  # unused ones fill up
-    with pytest.raises(InterchangeError, match="single expert"):
-        choose_nulls({0: np.array([3])}, [parse_expert("L0.E0")], Plan())
-
-
 @pytest.fixture(scope="module")
 def findings(compiled_trace: Trace) -> Findings:
     return findings_of(compiled_trace, [correlate(compiled_trace, by="label", positive="triggered")])
@@ -215,9 +242,9 @@ def test_from_trace_to_verdicts(
     selection = trace_pairs(compiled_trace, regroup(compiled_trace.generations, question))
     assert len(selection.pairs) == 30
     assert not selection.left_out
-    sites = leading_sites(document, question["name"], 12)
+    sites = [str(site) for site in leading_sites(document, question["name"], 12)]
     assert {CAUSAL, INERT} <= set(sites)
-    enter(document, question, interchange(compiled, selection, sites, QUICK))
+    enter(document, question, interchange(compiled, selection, [*sites, "L2.moe"], QUICK))
     found = {row["site"]: row["verdict"] for row in document.rows}
     assert found["L2.E5"] == "necessary and sufficient"
     assert found["L1.E1"] == "association only"
@@ -226,7 +253,10 @@ def test_from_trace_to_verdicts(
     document.write(tmp_path / "f.json")
     again = load_findings(tmp_path / "f.json")
     assert again.rows == document.rows
-    assert again.interchange[0]["alignment"] == "end of prompt"
+    assert again.interchange[0]["alignment_options"]["name"] == "end"
+    assert [(one["site"], one["verdict"]) for one in again.interchange[0]["others"]] == [
+        ("L2.moe", "necessary and sufficient")
+    ]
     second = interchange(compiled, selection, [CAUSAL], QUICK)
     with pytest.raises(InterchangeError, match="already .*L1.E1"):
         enter(document, question, second)
@@ -239,7 +269,7 @@ def test_entering_into_findings_of_another_model(compiled: LoadedModel, findings
     document = copy.deepcopy(findings)
     document.rows = [row for row in document.rows if row["site"] != "L2.E5"]
     with pytest.raises(InterchangeError, match=r"no row for L2\.E5"):
-        enter(document, document.question(), Outcome({}, {CAUSAL: {}}))
+        enter(document, document.question(), Outcome({}, {SiteSet("", (parse_expert(CAUSAL),)): {}}, None))
 
 
 def test_nothing_associated(findings: Findings) -> None:
