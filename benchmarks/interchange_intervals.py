@@ -6,10 +6,10 @@ Prints the table of docs/causes.md: how often intervals of nominally 95 % lie ab
 import argparse
 import sys
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 from scipy.stats import t as student
 
 if not __package__:  # run as a file: what is imported lies in the folder above, not in this one
@@ -18,7 +18,6 @@ if not __package__:  # run as a file: what is imported lies in the folder above,
 from moeprobe.interchange.ratio import ratios, resamples
 
 Floats = NDArray[np.float64]
-NORMAL = NormalDist()
 KINDS = ("normal", "t3", "right tail", "left tail", "scaled t3", "in some pairs", "mostly zero")
 METHODS = ("percentile", "BCa", "studentised", "t", "widened percentile")
 
@@ -73,11 +72,11 @@ def _bca(values: Floats, gap: Floats, own: float, drawn: Floats) -> tuple[float,
     spread = (lean**2).sum() ** 1.5
     acceleration = float((lean**3).sum() / (6 * spread)) if spread > 0 else 0.0
     share = float(((drawn < own).mean() + (drawn <= own).mean()) / 2)
-    bias = NORMAL.inv_cdf(min(max(share, 1e-4), 1 - 1e-4))
+    bias = float(norm.ppf(min(max(share, 1e-4), 1 - 1e-4)))
 
     def level(p: float) -> float:
-        z = bias + NORMAL.inv_cdf(p)
-        return NORMAL.cdf(bias + z / (1 - acceleration * z))
+        z = bias + norm.ppf(p)
+        return float(norm.cdf(bias + z / (1 - acceleration * z)))
 
     return _quantiles(drawn, level(0.025), level(0.975))
 
