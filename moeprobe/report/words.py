@@ -225,6 +225,9 @@ def _inert(row: Json, voice: Voice, swaps: Json, run: Json) -> str:
     if swaps["exactly_zero"] and row["verdict"] != "underpowered":
         return f"{start} swapping it or knocking it out changed nothing (exactly 0): {ending}."
     numbers = f"necessity {effect(swaps['necessity'])}, sufficiency {effect(swaps['sufficiency'])}"
+    if row["verdict"] == "underpowered" and swaps["enough_pairs"]:
+        pairs = int(swaps["pairs"])
+        return f"{start} swapping it in {pairs} pairs does not settle what it does: {numbers}. More pairs would."
     if row["verdict"] == "underpowered":
         return f"{start} it was swapped in only {int(swaps['pairs'])} pairs, too few for a verdict: {numbers}."
     return (
