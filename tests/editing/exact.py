@@ -1,5 +1,6 @@
 """What is measured of one family, experts implementation and dtype: edits against hand-written arithmetic."""
 
+import inspect
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -118,6 +119,8 @@ class Bench:
         if turned:
             own, mask = prompts()
             changes = {"input_ids": own.flip(0), "attention_mask": mask.flip(0)}
+            if "decoder_input_ids" in inspect.signature(self.model.forward).parameters:
+                changes["decoder_input_ids"] = own.flip(0).clamp(min=1)
         return forward(self.model, **changes)[1]
 
     def edited(self, writes: list[Write]) -> Tensor:
@@ -315,9 +318,5 @@ def _elsewhere(bench: Bench) -> float:
     return apart(bench.edited([Write(layer, "expert", index, "replace", value)]), bench.base)
 
 
-def worst(found: list[Exact], name: str) -> float:
-    """The largest figure of one name among configurations that have it."""
-    return max((value for one in found if (value := float(getattr(one, name))) == value), default=float("nan"))
-
-
-FIGURES = [one.name for one in fields(Exact) if one.type in (float, "float")]
+FIGURES = [one.name for one in fields(Exact) if one.type is float]
+"""Those of the measurements that are figures; python -m tests.editing.table prints what they come to."""

@@ -48,6 +48,8 @@ def test_bfloat16(family: str, implementation: str) -> None:
 @pytest.mark.parametrize("family", [one for one in tiny.FAMILIES if one not in REFUSED | FAMILIES.keys()])
 def test_every_other_family(family: str, dtype: torch.dtype) -> None:
     """Without a reference from raw weights, but for all that needs none."""
+    if family == "inkling2" and dtype == BFLOAT16:
+        pytest.skip("its router multiplies float32 by its own weights, so transformers cannot run it in plain bfloat16")
     for implementation in implementations(family):
         assert measure(family, implementation, dtype, brief=dtype == BFLOAT16).faults(dtype) == []
 
