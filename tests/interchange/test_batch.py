@@ -9,8 +9,9 @@ from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange import Alignment, TokenPair, measure, partners
+from moeprobe.interchange import Alignment, TokenPair, partners
 from moeprobe.interchange.batch import check_forward, check_room, forward, greedy, pad_left, row_map
+from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.metrics import ControlNLL
 from moeprobe.models import LoadedModel
 from moeprobe.sites import parse_expert

@@ -24,9 +24,9 @@ from moeprobe.interchange import (
     interchange,
     label_members,
     leading_sites,
-    measure,
     select_pairs,
 )
+from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES
