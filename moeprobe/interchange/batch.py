@@ -18,6 +18,10 @@ from moeprobe.models import LoadedModel
 # KL (nats) that rounding alone may cause; in 16 bits one rounding may change a routing.
 _ROUNDING, _COARSE_ROUNDING = 1e-4, 0.1
 
+# Fewer rows are multiplied by another kernel, which rounds otherwise (measured on a CPU: below 4 in float32). A run in
+# a batch of one must not differ by that from the same run among many.
+_LEAST_ROWS = 8
+
 
 @dataclass(frozen=True)
 class Side:
@@ -154,7 +158,7 @@ def forward(model: PreTrainedModel, side: Side, *, readouts: int | None = None) 
         model: a causal language model. Its own position ids are left to it where its forward takes none.
         side: the batch.
         readouts: only the last so many columns. Where the model's forward takes `logits_to_keep` the others are never
-            computed; the values then agree with the whole forward's up to rounding, and bitwise with each other.
+            computed; the values are those of the whole forward, bit for bit on a CPU.
 
     Returns:
         (runs, columns or readouts, vocabulary).
@@ -175,7 +179,7 @@ def forward(model: PreTrainedModel, side: Side, *, readouts: int | None = None) 
     if "position_ids" in takes:
         options["position_ids"] = (side.mask.cumsum(dim=1) - 1).clamp(min=0).to(model.device)
     if readouts is not None and "logits_to_keep" in takes:
-        options["logits_to_keep"] = readouts
+        options["logits_to_keep"] = min(columns, max(readouts, -(-_LEAST_ROWS // len(side.ids))))
     output = model(input_ids=side.ids.to(model.device), attention_mask=side.mask.to(model.device), **options)
     if getattr(output, "logits", None) is None:
         raise InterchangeError(f"{type(model).__name__} gives no logits of a next token, so nothing can be measured.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.alignment import Alignment, Ints, partners
@@ -24,7 +25,7 @@ class Coverage:
 
     paired: Ints
     positions: Ints
-    readout: "np.typing.NDArray[np.bool_]"
+    readout: NDArray[np.bool_]
     equal: Ints
 
     def to_json(self) -> dict[str, Any]:

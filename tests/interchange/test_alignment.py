@@ -20,11 +20,11 @@ from moeprobe.interchange import (
     check_alignment,
     coverage,
     label_members,
-    measure,
     partners,
     select_pairs,
 )
 from moeprobe.interchange.alignment import NAMES, matched
+from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.spans import place_spans, text_span
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt

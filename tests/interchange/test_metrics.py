@@ -18,10 +18,10 @@ from moeprobe.interchange import (
     RefusalLogOdds,
     TokenPair,
     make_metric,
-    measure,
     neutral_kl,
 )
 from moeprobe.interchange.batch import forward, pad_left
+from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.token_sets import token_set, vocabulary
 from moeprobe.models import LoadedModel
 from moeprobe.sites import parse_expert
