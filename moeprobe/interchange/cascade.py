@@ -1,0 +1,215 @@
+"""What a knock-out does downstream: every later router, expert and head when one expert is gone.
+
+Two knock-outs, never mixed: "zero", the contribution set to zero, which leaves a hole; and "bar", the expert barred
+before top-k, which brings in another. Attributions of both forwards are read through the unedited forward's lens, so a
+part that did not change shows exactly 0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moeprobe.editing import Places, Reroute, Write, bias_for, find_places, rerouting, writing
+from moeprobe.editing.oracle import refused
+from moeprobe.editing.seen import experts_of, place_of
+from moeprobe.errors import InterchangeError
+from moeprobe.interchange.aligned import Side, forward, pad_left
+from moeprobe.interchange.attribution import take_layers
+from moeprobe.interchange.downstream import CascadeResult, Consequences, joined
+from moeprobe.interchange.lens import Direction, Lens, lens
+from moeprobe.interchange.parts import Parts
+from moeprobe.interchange.shams import nearest, usage_of
+from moeprobe.interchange.shifted import Both, expert_changes, part_changes, router_changes
+from moeprobe.interchange.stream import Stream, columns_of, watching
+from moeprobe.models import LoadedModel
+from moeprobe.sites import ExpertSite
+
+Floats = NDArray[np.float64]
+EDITS = ("zero", "bar")
+
+
+@dataclass(frozen=True)
+class CascadePlan:
+    """How a cascade is measured.
+
+    Attributes:
+        edits: "zero" (contribution set to zero), "bar" (barred before top-k), or both.
+        shams: sham experts, where none are named.
+        bootstrap, seed: of the intervals over prompts.
+        batch_size: prompts per forward.
+    """
+
+    edits: tuple[str, ...] = EDITS
+    shams: int = 5
+    bootstrap: int = 2_000
+    seed: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.edits or set(self.edits) - set(EDITS) or len(set(self.edits)) < len(self.edits):
+            raise InterchangeError(f"Knock-outs are {' and '.join(EDITS)}, each once; not {', '.join(self.edits)}.")
+        if self.bootstrap < 100 or self.batch_size < 1 or self.shams < 0:
+            raise InterchangeError("At least 100 draws, 1 prompt per forward and 0 shams are needed.")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """One forward: its stream, its parts, and its logits (batch, vocabulary) at the read-out."""
+
+    stream: Stream
+    embedding: Tensor
+    parts: dict[int, Parts]
+    logits: Tensor
+
+
+def cascade(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    site: ExpertSite,
+    direction: Direction,
+    *,
+    plan: CascadePlan | None = None,
+    shams: Sequence[ExpertSite] | None = None,
+    names: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CascadeResult:
+    """Knock one expert out at all positions, and compare what follows with the same for sham experts.
+
+    Contributions and attributions are those at the last token of a prompt (the read-out); routing is given there and
+    over all positions.
+
+    Args:
+        loaded: the model.
+        prompts: token ids; at least 2.
+        site: the expert.
+        direction: token sets whose logit difference is attributed.
+        plan: how; default as in `CascadePlan`.
+        shams: experts of the same layer that are knocked out as well; default the nearest in rate and norm.
+        names: of the prompts; default their numbers.
+        progress: called with (forwards done, all).
+
+    Raises:
+        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, a family whose stream cannot be taken
+            apart, or a layer before the site that changed (the forward is not deterministic then).
+    """
+    plan = plan or CascadePlan()
+    if len(prompts) < 2 or not all(prompts):
+        raise InterchangeError(f"A cascade needs at least 2 prompts, none of them empty; there are {len(prompts)}.")
+    places = find_places(loaded.model)
+    place_of(places, site.layer, "expert")
+    reason = refused(experts_of(places[site.layer]))
+    if reason is not None:
+        raise InterchangeError(f"{site} cannot be knocked out: {reason}.")
+    if shams is None:
+        usage = usage_of(loaded, prompts, site.layer, batch_size=plan.batch_size)
+        shams = nearest(site, usage, plan.shams) if plan.shams else []
+    sites = list(dict.fromkeys([site, *shams]))
+    count = experts_of(places[site.layer]).experts
+    for one in sites:
+        if one.layer != site.layer or not 0 <= one.expert < count:
+            raise InterchangeError(f"L{site.layer} has experts E0 to E{count - 1}; {one} is none of them.")
+    batches = [
+        pad_left([tuple(prompt) for prompt in prompts[start : start + plan.batch_size]], loaded.pad_token)
+        for start in range(0, len(prompts), plan.batch_size)
+    ]
+    found: dict[tuple[str, ExpertSite], list[Consequences]] = {}
+    done, everything = 0, len(batches) * (1 + len(sites) * len(plan.edits))
+    with torch.inference_mode():
+        for side in batches:
+            base = _forward(loaded, places, side, None, "")
+            view = lens(loaded.model, base.stream, base.logits, direction)
+            for edit, one in ((None, None), *((edit, one) for edit in plan.edits for one in sites)):
+                if edit is not None and one is not None:
+                    edited = _forward(loaded, places, side, one, edit)
+                    _nothing_before(base, edited, one, edit)
+                    found.setdefault((edit, one), []).append(_compare(places, side, base, edited, one, view, direction))
+                done += 1
+                if progress is not None:
+                    progress(done, everything)
+    edits = {edit: {one: joined(found[edit, one]) for one in sites} for edit in plan.edits}
+    given = tuple(names) if names is not None else tuple(str(place) for place in range(len(prompts)))
+    return CascadeResult(site, tuple(sites[1:]), given, direction.name, edits, plan.bootstrap, plan.seed)
+
+
+def _forward(loaded: LoadedModel, places: dict[int, Places], side: Side, site: ExpertSite | None, edit: str) -> _Taken:
+    rows = side.ids.numel()
+    with ExitStack() as stack:
+        # Watching first: it sees the choice that the router made, also where a write silences it afterwards.
+        stream = stack.enter_context(watching(loaded.model, places, columns_of(side.mask)))
+        if site is not None and edit == "bar":
+            bias = bias_for(experts_of(places[site.layer]).experts, bar=[site.expert])
+            stack.enter_context(rerouting(places, [Reroute(site.layer, bias)]))
+        elif site is not None:
+            zero = Write(site.layer, "expert", torch.full((rows,), site.expert), "scale", torch.zeros(rows, 1))
+            stack.enter_context(writing(places, [zero]))
+        logits = forward(loaded.model, side)[:, -1]
+    if site is not None and edit == "zero":
+        own = stream.layers[site.layer]
+        if own.weights is not None and own.ids is not None:
+            own.weights = own.weights.masked_fill(own.ids == site.expert, 0)
+    return _Taken(stream, *take_layers(loaded.model, places, stream), logits)
+
+
+def _nothing_before(base: _Taken, edited: _Taken, site: ExpertSite, edit: str) -> None:
+    """Every layer before the site must be the same to the bit, and so must what enters the site's own layer.
+
+    Raises:
+        InterchangeError: one is not.
+    """
+    for layer, kept in base.stream.layers.items():
+        if layer > site.layer:
+            return
+        other = edited.stream.layers[layer]
+        names = ["before", "heads"]
+        if layer < site.layer:
+            names += ["after", "ids", "weights", "scores", "shared"]
+        elif edit == "zero":
+            names += ["ids", "scores", "hidden", "shared"]
+        for name in names:
+            one, two = getattr(kept, name), getattr(other, name)
+            if (one is None) != (two is None) or (one is not None and not torch.equal(one, two)):
+                raise InterchangeError(
+                    f"Knocking {site} out changed L{layer} ({name}), which comes before it. The model's forwards are "
+                    "not repeatable, or an edit reached the wrong place; nothing can be concluded."
+                )
+
+
+def _compare(
+    places: Mapping[int, Places],
+    side: Side,
+    base: _Taken,
+    edited: _Taken,
+    site: ExpertSite,
+    view: Lens,
+    direction: Direction,
+) -> Consequences:
+    real = side.mask.bool()
+    later = [layer for layer in base.parts if layer > site.layer]
+    both = {
+        layer: Both(layer, places[layer], base.stream.layers[layer], edited.stream.layers[layer],
+                    base.parts[layer], edited.parts[layer])
+        for layer in base.parts
+    }  # fmt: skip
+    routed = [layer for layer in later if base.stream.layers[layer].ids is not None]
+    own = view.read(edited.parts[site.layer].total() - base.parts[site.layer].total())
+    indirect = torch.zeros_like(own)
+    for layer in later:
+        indirect = indirect + view.read(edited.parts[layer].total() - base.parts[layer].total())
+    heads = (base.stream.head, edited.stream.head)
+    logits = (base.logits, edited.logits)
+    if view.capped and heads[0] is not None and heads[1] is not None:
+        logits = (heads[0][1], heads[1][1])
+    total = direction(logits[1]) - direction(logits[0])
+    return Consequences(
+        routers=router_changes([both[layer] for layer in routed], real),
+        experts=expert_changes([both[layer] for layer in routed], real, view),
+        parts=part_changes([both[layer] for layer in later], view),
+        total=total.double().cpu().numpy(),
+        direct=own.double().cpu().numpy(),
+        indirect=indirect.double().cpu().numpy(),
+    )
