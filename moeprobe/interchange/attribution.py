@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from moeprobe.editing import Places, find_places
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import Side, forward, pad_left
+from moeprobe.interchange.batch import Side, check_room, forward, pad_left
 from moeprobe.interchange.lens import Direction, Lens, lens
 from moeprobe.interchange.parts import Parts, multiplier_of, same, take_apart, tolerance
 from moeprobe.interchange.stream import Stream, columns_of, watching
@@ -162,8 +162,12 @@ def attribute(
     """
     if not prompts or not all(prompts):
         raise InterchangeError("There are no prompts to attribute, or one of them is empty.")
+    check_room(loaded, [len(prompt) for prompt in prompts])
     places = find_places(loaded.model)
-    values, differences, parts, capped = [], [], (), False
+    values: list[Floats] = []
+    differences: list[Floats] = []
+    parts: tuple[str, ...] = ()
+    capped = False
     for start in range(0, len(prompts), batch_size):
         side = pad_left([tuple(prompt) for prompt in prompts[start : start + batch_size]], loaded.pad_token)
         account, difference = watch(loaded.model, places, side, direction)
@@ -185,7 +189,7 @@ def watch(
     """One forward taken apart, and its logit difference (batch,); before the cap where the model has one."""
     rows = columns_of(side.mask)
     with watching(model, places, rows) as stream:
-        logits = forward(model, side)[:, -1]
+        logits = forward(model, side, readouts=1)[:, -1]
     direction.check(logits.shape[-1])
     account = Account(*take_layers(model, places, stream), lens(model, stream, logits, direction), places)
     raw = logits if stream.head is None or not account.lens.capped else stream.head[1]

@@ -9,27 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from moeprobe.editing import Places, Reroute, Write, bias_for, find_places, rerouting, writing
-from moeprobe.editing.oracle import refused
-from moeprobe.editing.seen import experts_of, place_of
+from moeprobe.editing import Places, Reroute, Write, bias_for, rerouting, writing
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import Side, forward, pad_left
 from moeprobe.interchange.attribution import take_layers
+from moeprobe.interchange.batch import Side, forward, pad_left
 from moeprobe.interchange.downstream import CascadeResult, Consequences, joined
 from moeprobe.interchange.lens import Direction, Lens, lens
 from moeprobe.interchange.parts import Parts
-from moeprobe.interchange.shams import nearest, usage_of
 from moeprobe.interchange.shifted import Both, expert_changes, part_changes, router_changes
 from moeprobe.interchange.stream import Stream, columns_of, watching
+from moeprobe.interchange.subject import Subject, subject
 from moeprobe.models import LoadedModel
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
-Floats = NDArray[np.float64]
 EDITS = ("zero", "bar")
 
 
@@ -62,7 +57,6 @@ class _Taken:
     """One forward: its stream, its parts, and its logits (batch, vocabulary) at the read-out."""
 
     stream: Stream
-    embedding: Tensor
     parts: dict[int, Parts]
     logits: Tensor
 
@@ -70,11 +64,11 @@ class _Taken:
 def cascade(
     loaded: LoadedModel,
     prompts: Sequence[Sequence[int]],
-    site: ExpertSite,
+    site: Site,
     direction: Direction,
     *,
     plan: CascadePlan | None = None,
-    shams: Sequence[ExpertSite] | None = None,
+    shams: Sequence[Site] | None = None,
     names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CascadeResult:
@@ -98,64 +92,52 @@ def cascade(
             apart, or a layer before the site that changed (the forward is not deterministic then).
     """
     plan = plan or CascadePlan()
-    if len(prompts) < 2 or not all(prompts):
-        raise InterchangeError(f"A cascade needs at least 2 prompts, none of them empty; there are {len(prompts)}.")
-    places = find_places(loaded.model)
-    place_of(places, site.layer, "expert")
-    reason = refused(experts_of(places[site.layer]))
-    if reason is not None:
-        raise InterchangeError(f"{site} cannot be knocked out: {reason}.")
-    if shams is None:
-        usage = usage_of(loaded, prompts, site.layer, batch_size=plan.batch_size)
-        shams = nearest(site, usage, plan.shams) if plan.shams else []
-    sites = list(dict.fromkeys([site, *shams]))
-    count = experts_of(places[site.layer]).experts
-    for one in sites:
-        if one.layer != site.layer or not 0 <= one.expert < count:
-            raise InterchangeError(f"L{site.layer} has experts E0 to E{count - 1}; {one} is none of them.")
-    batches = [
-        pad_left([tuple(prompt) for prompt in prompts[start : start + plan.batch_size]], loaded.pad_token)
-        for start in range(0, len(prompts), plan.batch_size)
-    ]
-    found: dict[tuple[str, ExpertSite], list[Consequences]] = {}
-    done, everything = 0, len(batches) * (1 + len(sites) * len(plan.edits))
+    wanted = plan.shams if shams is None else list(shams)
+    under = subject(loaded, prompts, site, shams=wanted, batch_size=plan.batch_size)
+    found: dict[tuple[str, Site], list[Consequences]] = {}
+    starts = range(0, len(prompts), plan.batch_size)
+    done, everything = 0, len(starts) * (1 + len(under.sites) * len(plan.edits))
+    edits = [(edit, one) for edit in plan.edits for one in under.sites]
     with torch.inference_mode():
-        for side in batches:
-            base = _forward(loaded, places, side, None, "")
+        for start in starts:
+            side = pad_left(prompts[start : start + plan.batch_size], loaded.pad_token)
+            base = _forward(under, side, None, "")
             view = lens(loaded.model, base.stream, base.logits, direction)
-            for edit, one in ((None, None), *((edit, one) for edit in plan.edits for one in sites)):
-                if edit is not None and one is not None:
-                    edited = _forward(loaded, places, side, one, edit)
+            for place in range(len(edits) + 1):
+                if place:
+                    edit, one = edits[place - 1]
+                    edited = _forward(under, side, one, edit)
                     _nothing_before(base, edited, one, edit)
-                    found.setdefault((edit, one), []).append(_compare(places, side, base, edited, one, view, direction))
+                    found.setdefault((edit, one), []).append(
+                        _compare(under.places, side, base, edited, one, view, direction)
+                    )
                 done += 1
                 if progress is not None:
                     progress(done, everything)
-    edits = {edit: {one: joined(found[edit, one]) for one in sites} for edit in plan.edits}
+    by_edit = {edit: {one: joined(found[edit, one]) for one in under.sites} for edit in plan.edits}
     given = tuple(names) if names is not None else tuple(str(place) for place in range(len(prompts)))
-    return CascadeResult(site, tuple(sites[1:]), given, direction.name, edits, plan.bootstrap, plan.seed)
+    return CascadeResult(site, under.shams, given, direction.name, by_edit, plan.bootstrap, plan.seed)
 
 
-def _forward(loaded: LoadedModel, places: dict[int, Places], side: Side, site: ExpertSite | None, edit: str) -> _Taken:
-    rows = side.ids.numel()
+def _forward(under: Subject, side: Side, site: Site | None, edit: str) -> _Taken:
+    rows, model, places = side.ids.numel(), under.loaded.model, under.places
     with ExitStack() as stack:
         # Watching first: it sees the choice that the router made, also where a write silences it afterwards.
-        stream = stack.enter_context(watching(loaded.model, places, columns_of(side.mask)))
+        stream = stack.enter_context(watching(model, places, columns_of(side.mask)))
         if site is not None and edit == "bar":
-            bias = bias_for(experts_of(places[site.layer]).experts, bar=[site.expert])
-            stack.enter_context(rerouting(places, [Reroute(site.layer, bias)]))
+            stack.enter_context(rerouting(places, [Reroute(site.layer, bias_for(under.experts, bar=[site.expert]))]))
         elif site is not None:
             zero = Write(site.layer, "expert", torch.full((rows,), site.expert), "scale", torch.zeros(rows, 1))
             stack.enter_context(writing(places, [zero]))
-        logits = forward(loaded.model, side)[:, -1]
+        logits = forward(model, side, readouts=1)[:, -1]
     if site is not None and edit == "zero":
         own = stream.layers[site.layer]
         if own.weights is not None and own.ids is not None:
             own.weights = own.weights.masked_fill(own.ids == site.expert, 0)
-    return _Taken(stream, *take_layers(loaded.model, places, stream), logits)
+    return _Taken(stream, take_layers(model, places, stream)[1], logits)
 
 
-def _nothing_before(base: _Taken, edited: _Taken, site: ExpertSite, edit: str) -> None:
+def _nothing_before(base: _Taken, edited: _Taken, site: Site, edit: str) -> None:
     """Every layer before the site must be the same to the bit, and so must what enters the site's own layer.
 
     Raises:
@@ -172,7 +154,9 @@ def _nothing_before(base: _Taken, edited: _Taken, site: ExpertSite, edit: str) -
             names += ["ids", "scores", "hidden", "shared"]
         for name in names:
             one, two = getattr(kept, name), getattr(other, name)
-            if (one is None) != (two is None) or (one is not None and not torch.equal(one, two)):
+            if (one is None) != (two is None) or (
+                one is not None and not torch.equal(*map(torch.nan_to_num, (one, two)))
+            ):
                 raise InterchangeError(
                     f"Knocking {site} out changed L{layer} ({name}), which comes before it. The model's forwards are "
                     "not repeatable, or an edit reached the wrong place; nothing can be concluded."
@@ -184,7 +168,7 @@ def _compare(
     side: Side,
     base: _Taken,
     edited: _Taken,
-    site: ExpertSite,
+    site: Site,
     view: Lens,
     direction: Direction,
 ) -> Consequences:

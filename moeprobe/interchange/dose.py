@@ -15,21 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moeprobe.editing import Places, Reroute, Write, bias_for, find_places, reading, rerouting, writing
-from moeprobe.editing.oracle import refused, weight_of
-from moeprobe.editing.seen import Seen, experts_of, place_of
+from moeprobe.editing import Reroute, Seen, Write, bias_for, reading, rerouting, writing
+from moeprobe.editing.oracle import weight_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import Side, forward, pad_left
+from moeprobe.interchange.batch import Side, forward, pad_left
 from moeprobe.interchange.dosed import DoseResult, Series
+from moeprobe.interchange.metrics import Forced, Metric
+from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.parts import multiplier_of
-from moeprobe.interchange.shams import nearest, usage_of
+from moeprobe.interchange.subject import Subject, subject
 from moeprobe.models import LoadedModel
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
-# Logits at the last token (batch, vocabulary) -> outcome (batch,).
-Outcome = Callable[[Tensor], Tensor]
 Kind = Literal["bias", "scale"]
+KINDS: tuple[Kind, ...] = ("bias", "scale")
 BIASES = (-np.inf, -8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0, np.inf)
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0)
 
@@ -41,7 +41,7 @@ class DosePlan:
     Attributes:
         biases: added to the expert's router score; -inf bars it, +inf forces it among the chosen.
         scales: what its contribution is multiplied by.
-        shams: sham experts, where none are named.
+        shams: how many sham experts, where none are named.
         bootstrap, seed: of the intervals over prompts.
         batch_size: prompts per forward.
     """
@@ -54,16 +54,8 @@ class DosePlan:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        for name, own in (("bias", 0.0), ("scale", 1.0)):
-            grid = self.grid("bias" if name == "bias" else "scale")
-            if not grid:
-                continue
-            if list(grid) != sorted(set(grid)) or own not in grid or np.isnan(grid).any():
-                raise InterchangeError(
-                    f"Doses of a {name} are given in rising order, each once, with {own:g} among them."
-                )
-            if sum(np.isfinite(grid)) < 3:
-                raise InterchangeError(f"A trend over a {name} needs at least 3 finite doses.")
+        _check_grid("bias", self.biases, 0.0)
+        _check_grid("scale", self.scales, 1.0)
         if not (self.biases or self.scales):
             raise InterchangeError("There are no doses to give.")
         if not np.isfinite(self.scales).all():
@@ -86,125 +78,117 @@ class _Column:
     size: list[Floats] = field(default_factory=list)
 
 
+def _check_grid(kind: str, grid: Sequence[float], own: float) -> None:
+    """Raise InterchangeError where a grid of doses is no rising grid around what the model does by itself."""
+    if not grid:
+        return
+    if np.isnan(grid).any() or list(grid) != sorted(set(grid)) or own not in grid:
+        raise InterchangeError(f"Doses of a {kind} are given in rising order, each once, with {own:g} among them.")
+    if sum(np.isfinite(grid)) < 3:
+        raise InterchangeError(f"A trend over a {kind} needs at least 3 finite doses.")
+
+
 def dose_series(
     loaded: LoadedModel,
-    prompts: Sequence[Sequence[int]],
-    site: ExpertSite,
-    outcome: Outcome,
+    pairs: Sequence[TokenPair],
+    site: Site,
+    metric: Metric,
     *,
+    side: str = "sensitive",
     plan: DosePlan | None = None,
-    shams: Sequence[ExpertSite] | None = None,
-    names: Sequence[str] | None = None,
+    shams: Sequence[Site] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DoseResult:
-    """Give one expert, and sham experts of its layer, every dose, and see what the outcome does.
+    """Give one expert, and sham experts of its layer, every dose, and see what the metric does.
 
-    Every dose acts at all positions of a prompt.
+    Every dose acts at all positions of a run: its prompt and the tokens the metric forces after it.
 
     Args:
         loaded: the model.
-        prompts: token ids; at least 2.
+        pairs: at least 2. For single prompts: pairs whose sides are equal.
         site: the expert.
-        outcome: from the logits at the last token (batch, vocabulary) to (batch,), for example a `Direction`.
+        metric: what is measured.
+        side: which prompts of the pairs are run.
         plan: which doses; default as in `DosePlan`.
         shams: experts of the same layer that get the same doses; default the nearest in rate and norm.
-        names: of the prompts; default their numbers.
         progress: called with (forwards done, all).
 
     Raises:
-        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, or a router that cannot be biased.
+        InterchangeError: fewer than 2 pairs, a site or sham the layer has not, or a router that cannot be biased.
     """
     plan = plan or DosePlan()
-    if len(prompts) < 2 or not all(prompts):
-        raise InterchangeError(f"A dose series needs at least 2 prompts, none of them empty; there are {len(prompts)}.")
-    places = find_places(loaded.model)
-    place_of(places, site.layer, "expert")
-    reason = refused(experts_of(places[site.layer]))
-    if reason is not None:
-        raise InterchangeError(f"No dose can be given to {site}: {reason}.")
-    if shams is None:
-        usage = usage_of(loaded, prompts, site.layer, batch_size=plan.batch_size)
-        shams = nearest(site, usage, plan.shams) if plan.shams else []
-    sites = list(dict.fromkeys([site, *shams]))
-    _check(places, sites, site)
-    run = _Run(loaded, places, outcome, plan, progress)
-    batches = [
-        pad_left([tuple(prompt) for prompt in prompts[start : start + plan.batch_size]], loaded.pad_token)
-        for start in range(0, len(prompts), plan.batch_size)
-    ]
-    run.all = len(batches) * (1 + len(sites) * sum(max(len(plan.grid(kind)) - 1, 0) for kind in ("bias", "scale")))
+    if len(pairs) < 2:
+        raise InterchangeError(f"A dose series needs at least 2 prompts; there are {len(pairs)}.")
+    forced = metric.prepare(loaded, pairs)
+    runs = [forced.run(pair.side(side), place) for place, pair in enumerate(pairs)]
+    under = subject(loaded, runs, site, shams=plan.shams if shams is None else list(shams), batch_size=plan.batch_size)
+    run = _Run(under, metric, plan, progress)
+    starts = range(0, len(runs), plan.batch_size)
+    run.all = len(starts) * (1 + len(under.sites) * sum(max(len(plan.grid(kind)) - 1, 0) for kind in KINDS))
     with torch.inference_mode():
-        for side in batches:
-            run.batch(side, sites)
-    given = tuple(names) if names is not None else tuple(str(place) for place in range(len(prompts)))
-    return DoseResult.of(site, sites[1:], given, run.series(sites), bootstrap=plan.bootstrap, seed=plan.seed)
-
-
-def _check(places: dict[int, Places], sites: Sequence[ExpertSite], site: ExpertSite) -> None:
-    count = experts_of(places[site.layer]).experts
-    for one in sites:
-        if one.layer != site.layer or not 0 <= one.expert < count:
-            raise InterchangeError(f"L{site.layer} has experts E0 to E{count - 1}; {one} is none of them.")
+        for start in starts:
+            part = slice(start, start + plan.batch_size)
+            run.batch(pad_left(runs[part], loaded.pad_token), Forced(forced.tokens[part], forced.counted[part]))
+    names = tuple(pair.id for pair in pairs)
+    draw = {"bootstrap": plan.bootstrap, "seed": plan.seed}
+    return DoseResult.of(under.site, under.shams, names, run.series(), metric=metric.to_json(), side=side, **draw)
 
 
 class _Run:
     """The forwards of a dose series."""
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        places: dict[int, Places],
-        outcome: Outcome,
-        plan: DosePlan,
-        progress: Callable[[int, int], None] | None,
+        self, under: Subject, metric: Metric, plan: DosePlan, progress: Callable[[int, int], None] | None
     ) -> None:
-        self.loaded, self.places, self.outcome, self.plan, self.progress = loaded, places, outcome, plan, progress
-        self.columns: dict[tuple[ExpertSite, Kind, float], _Column] = {}
+        self.under, self.metric, self.plan, self.progress = under, metric, plan, progress
+        self.columns: dict[tuple[Site, Kind, float], _Column] = {}
         self.done, self.all = 0, 0
+        one, layer = under.places[under.site.layer], under.site.layer
+        self.wanted = [(layer, "expert")]
+        # Not every family has a block and a single stream; the size of a change is unknown there.
+        self.sized = one.block is not None and not {"moe", "residual"} & set(one.refused)
+        if self.sized:
+            self.wanted += [(layer, "moe"), (layer, "residual")]
 
-    def batch(self, side: Side, sites: Sequence[ExpertSite]) -> None:
+    def batch(self, side: Side, forced: Forced) -> None:
         """Every dose of every site on one batch."""
-        layer = sites[0].layer
-        logits, base = self._forward(side, layer, None, 0.0, None)
-        kinds: tuple[Kind, ...] = ("bias", "scale")
-        for site in sites:
-            for kind in kinds:
+        base = self._forward(side, forced, None, 0.0, None)
+        for site in self.under.sites:
+            for kind in KINDS:
                 for dose in self.plan.grid(kind):
-                    if dose == (0.0 if kind == "bias" else 1.0):  # as the model is: no forward of its own
-                        self._keep(side, site, kind, dose, (logits, base), base)
-                        continue
-                    found = self._forward(side, layer, kind, dose, site)
-                    self._keep(side, site, kind, dose, found, base)
+                    # The dose that leaves the model as it is needs no forward of its own.
+                    still = dose == (0.0 if kind == "bias" else 1.0)
+                    found = base if still else self._forward(side, forced, kind, dose, site)
+                    self._keep(side, site, kind, dose, found, base[1])
 
     def _forward(
-        self, side: Side, layer: int, kind: Kind | None, dose: float, site: ExpertSite | None
+        self, side: Side, forced: Forced, kind: Kind | None, dose: float, site: Site | None
     ) -> tuple[Tensor, Seen]:
-        rows = side.ids.numel()
+        rows, places, layer = side.ids.numel(), self.under.places, self.under.site.layer
         with ExitStack() as stack:
-            seen = stack.enter_context(reading(self.places, [(layer, "expert"), (layer, "moe"), (layer, "residual")]))
+            seen = stack.enter_context(reading(places, self.wanted))
             if site is not None and kind == "bias":
-                bias = bias_for(experts_of(self.places[layer]).experts, bias={site.expert: dose})
-                stack.enter_context(rerouting(self.places, [Reroute(layer, bias)]))
+                bias = bias_for(self.under.experts, bias={site.expert: dose})
+                stack.enter_context(rerouting(places, [Reroute(layer, bias)]))
             elif site is not None:
                 index, factor = torch.full((rows,), site.expert), torch.full((rows, 1), dose)
-                stack.enter_context(writing(self.places, [Write(layer, "expert", index, "scale", factor)]))
-            logits = forward(self.loaded.model, side)[:, -1]
+                stack.enter_context(writing(places, [Write(layer, "expert", index, "scale", factor)]))
+            logits = forward(self.under.loaded.model, side, readouts=forced.tokens.shape[1])
+        score = self.metric.score(logits, forced.tokens.to(logits.device), forced.counted.to(logits.device))
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.all)
-        return logits, seen
+        return score, seen
 
-    def _keep(
-        self, side: Side, site: ExpertSite, kind: Kind, dose: float, found: tuple[Tensor, Seen], base: Seen
-    ) -> None:
-        logits, seen = found
+    def _keep(self, side: Side, site: Site, kind: Kind, dose: float, found: tuple[Tensor, Seen], base: Seen) -> None:
+        score, seen = found
         column = self.columns.setdefault((site, kind, dose), _Column())
         real = side.mask.bool()
         choice = seen.choice(site.layer)
         index = torch.full((len(choice.ids),), site.expert, device=choice.ids.device)
         chosen = (choice.ids == site.expert).any(dim=1).cpu().reshape(real.shape) & real
         weight = weight_of(index, choice.ids, choice.weights).double().cpu().reshape(real.shape)
-        column.outcome.append(self.outcome(logits).double().cpu().numpy())
+        column.outcome.append(score.double().cpu().numpy())
         column.rate.append((chosen.sum(1) / real.sum(1)).double().numpy())
         # A scale multiplies what the router gave.
         factor = dose if kind == "scale" else 1.0
@@ -214,19 +198,20 @@ class _Run:
     def _size(self, layer: int, seen: Seen, base: Seen, real: Tensor) -> Floats:
         """(batch,) norm of the change of the block's output over the norm of the unedited stream, mean of positions.
 
-        Both have the same width, so this is the ratio of their root mean squares.
+        Both have the same width, so this is the ratio of their root mean squares. NaN where it is not known.
         """
+        if not self.sized:
+            return np.full(len(real), np.nan)
         change = (seen.values[layer, "moe"].float() - base.values[layer, "moe"].float()).norm(dim=-1)
         stream = base.values[layer, "residual"].float().norm(dim=-1)
-        share = (multiplier_of(self.loaded.model) * change / stream).double().cpu().reshape(real.shape)
+        share = (multiplier_of(self.under.loaded.model) * change / stream).double().cpu().reshape(real.shape)
         return (torch.where(real, share, torch.zeros_like(share)).sum(1) / real.sum(1)).numpy()
 
-    def series(self, sites: Sequence[ExpertSite]) -> dict[ExpertSite, dict[str, Series]]:
+    def series(self) -> dict[Site, dict[str, Series]]:
         """The columns side by side, (prompts, doses), by site and kind."""
-        result: dict[ExpertSite, dict[str, Series]] = {site: {} for site in sites}
-        kinds: tuple[Kind, ...] = ("bias", "scale")
-        for site in sites:
-            for kind in kinds:
+        result: dict[Site, dict[str, Series]] = {site: {} for site in self.under.sites}
+        for site in self.under.sites:
+            for kind in KINDS:
                 columns = [self.columns[site, kind, dose] for dose in self.plan.grid(kind)]
                 if columns:
                     arrays: dict[str, Any] = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moeprobe.interchange.intervals import means, number, numbers
 from moeprobe.interchange.trend import Contrast, Trend, contrast, trend
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
 # Activation changes above a few percent of the stream make models garble, whatever they stand for.
@@ -56,17 +56,21 @@ class DoseResult:
         site: the expert.
         shams: the experts it is compared with.
         prompts: names.
+        metric: the metric as a record.
+        side: which prompts of the pairs were run.
         series, trends: by site and kind ("bias", "scale").
         contrasts: the site against its shams, by kind.
         notes: what a reader must know: doses that reach nothing, saturation, changes too large to be natural.
         bootstrap, seed: of the intervals.
     """
 
-    site: ExpertSite
-    shams: tuple[ExpertSite, ...]
+    site: Site
+    shams: tuple[Site, ...]
     prompts: tuple[str, ...]
-    series: Mapping[ExpertSite, Mapping[str, Series]]
-    trends: Mapping[ExpertSite, Mapping[str, Trend]]
+    metric: Mapping[str, Any]
+    side: str
+    series: Mapping[Site, Mapping[str, Series]]
+    trends: Mapping[Site, Mapping[str, Trend]]
     contrasts: Mapping[str, Contrast | None]
     notes: tuple[str, ...]
     bootstrap: int
@@ -75,11 +79,13 @@ class DoseResult:
     @classmethod
     def of(
         cls,
-        site: ExpertSite,
-        shams: Sequence[ExpertSite],
+        site: Site,
+        shams: Sequence[Site],
         prompts: tuple[str, ...],
-        series: Mapping[ExpertSite, Mapping[str, Series]],
+        series: Mapping[Site, Mapping[str, Series]],
         *,
+        metric: Mapping[str, Any],
+        side: str,
         bootstrap: int,
         seed: int,
     ) -> "DoseResult":
@@ -96,7 +102,8 @@ class DoseResult:
             kind: contrast(own, [trends[sham][kind] for sham in shams], **draw) for kind, own in trends[site].items()
         }
         notes = [note for kind, found in series[site].items() for note in _notes(site, kind, found)]
-        return cls(site, tuple(shams), prompts, series, trends, contrasts, tuple(notes), bootstrap, seed)
+        found = (series, trends, contrasts, tuple(notes))
+        return cls(site, tuple(shams), prompts, metric, side, *found, bootstrap, seed)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON."""
@@ -109,6 +116,8 @@ class DoseResult:
             "site": str(self.site),
             "shams": [str(sham) for sham in self.shams],
             "prompts": list(self.prompts),
+            "side": self.side,
+            "metric": dict(self.metric),
             "series": sites,
             "against_shams": against,
             "notes": list(self.notes),
@@ -119,7 +128,7 @@ class DoseResult:
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """Head and lines: every dose of the site, and the mean outcome of its shams."""
         head = ("kind", "dose", "outcome", "95 % CI", "chosen %", "weight", "change %", "shams' outcome")
-        lines = []
+        lines: list[tuple[str, ...]] = []
         for kind, found in self.series[self.site].items():
             outcome = means(found.outcome, bootstrap=self.bootstrap, seed=self.seed)
             weight = means(found.weight, bootstrap=100, seed=self.seed).mean
@@ -160,7 +169,7 @@ def dose_name(dose: float) -> str:
     return {-np.inf: "bar", np.inf: "force"}.get(dose, f"{dose:g}")
 
 
-def _notes(site: ExpertSite, kind: str, found: Series) -> list[str]:
+def _notes(site: Site, kind: str, found: Series) -> list[str]:
     rate, doses = found.rate.mean(axis=0), found.doses
     places, notes = found.finite, []
     if kind == "scale":

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.interchange.intervals import Means, means, number, numbers
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
 _STILL = {"norm_ratio": 1.0, "cosine": 1.0}
@@ -102,11 +102,11 @@ class CascadeResult:
         bootstrap, seed: of the intervals.
     """
 
-    site: ExpertSite
-    shams: tuple[ExpertSite, ...]
+    site: Site
+    shams: tuple[Site, ...]
     prompts: tuple[str, ...]
     what: str
-    edits: Mapping[str, Mapping[ExpertSite, Consequences]]
+    edits: Mapping[str, Mapping[Site, Consequences]]
     bootstrap: int
     seed: int
 
@@ -129,7 +129,8 @@ class CascadeResult:
         }
 
     def _edit(self, edit: str) -> dict[str, Any]:
-        own, result = self.edits[edit][self.site], {}
+        own = self.edits[edit][self.site]
+        result: dict[str, Any] = {}
         for name in ("total", "direct", "indirect", "norm"):
             others = [getattr(self.edits[edit][sham], name)[:, None] for sham in self.shams]
             found = _compared(getattr(own, name)[:, None], others, 0.0, self.bootstrap, self.seed)
@@ -139,7 +140,7 @@ class CascadeResult:
             compared = {measure: self.compared(edit, kind, measure) for measure in units.measures}
             result[kind] = {
                 units.names[place]: {
-                    measure: {**_record(found, place), "per_prompt": numbers(units.measures[measure][:, place])}
+                    measure: {**_record(found, int(place)), "per_prompt": numbers(units.measures[measure][:, place])}
                     for measure, found in compared.items()
                 }
                 for place in np.flatnonzero(shown)
@@ -156,8 +157,8 @@ class CascadeResult:
         size = np.abs(np.nan_to_num(found.own.mean, nan=still) - still)
         order = np.argsort(-size, kind="stable")[:top]
         names = self.edits[edit][self.site].kinds[kind].names
-        lines = [
-            (names[place], f"{found.own.mean[place]:+.4f}", _interval(found.own, place), _plain(found.shams[place]),
+        lines: list[tuple[str, ...]] = [
+            (names[place], f"{found.own.mean[place]:+.4g}", _interval(found.own, place), _plain(found.shams[place]),
              "-" if found.beyond is None else _interval(found.beyond, place),
              "-" if found.beyond is None else f"{found.rank[place]} of {len(self.shams) + 1}")
             for place in order if size[place] > 0
@@ -224,8 +225,8 @@ def _record(found: Compared, place: int) -> dict[str, Any]:
 
 
 def _interval(found: Means, place: int) -> str:
-    return f"[{found.low[place]:.4f}, {found.high[place]:.4f}]"
+    return f"[{found.low[place]:.4g}, {found.high[place]:.4g}]"
 
 
 def _plain(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:+.4f}"
+    return "-" if np.isnan(value) else f"{value:+.4g}"

@@ -96,7 +96,9 @@ def take_apart(one: Places, kept: Layer, rows: Tensor, multiplier: float) -> Par
             f"{type(one.decoder).__name__} adds something else (a norm after a branch, a scale, several streams), "
             "which direct attribution does not follow."
         )
-    heads, experts, others = None, (None, None), {}
+    heads: Tensor | None = None
+    experts: tuple[Tensor | None, Tensor | None] = (None, None)
+    others: dict[str, Tensor] = {}
     for name, value in branches.items():
         child = getattr(one.decoder, name)
         if kept.heads is not None and _holds(child, heads_of(one).module):

@@ -11,9 +11,9 @@ from moeprobe.editing import find_places, reading
 from moeprobe.editing.oracle import expert_output
 from moeprobe.editing.seen import Choice, experts_of, place_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.aligned import forward, pad_left
+from moeprobe.interchange.batch import forward, pad_left
 from moeprobe.models import LoadedModel
-from moeprobe.sites import ExpertSite
+from moeprobe.sites import Site, expert_site
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def usage_of(loaded: LoadedModel, prompts: Sequence[Sequence[int]], layer: int, 
     return Usage(chosen / max(positions, 1), norm / np.maximum(chosen, 1))
 
 
-def nearest(site: ExpertSite, usage: Usage, count: int) -> list[ExpertSite]:
+def nearest(site: Site, usage: Usage, count: int) -> list[Site]:
     """The `count` experts nearest in selection rate and contribution norm, each in SD over the experts in use.
 
     Experts that are never chosen are left out, unless the site itself never is: they are no comparison.
@@ -82,4 +82,4 @@ def nearest(site: ExpertSite, usage: Usage, count: int) -> list[ExpertSite]:
     if not len(others):
         raise InterchangeError(f"No other expert of L{site.layer} is chosen in these prompts, so {site} has no shams.")
     order = others[np.argsort(distance[others], kind="stable")]
-    return [ExpertSite(site.layer, int(expert)) for expert in order[:count]]
+    return [expert_site(site.layer, int(expert)) for expert in order[:count]]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,11 +49,11 @@ def router_changes(layers: Sequence[Both], real: Tensor) -> Units:
         chosen, still = before > 0, (before > 0) & (after > 0)
         rows = {
             "replaced": 1 - still.sum(axis=1) / np.maximum(chosen.sum(axis=1), 1),
-            "divergence": _divergence(one, before, after),
+            "divergence": _divergence(one, before, after, real.reshape(-1).cpu().numpy()),
         }
         for name, values in rows.items():
             _by_prompt(columns, name, values[:, None], real)
-    return Units(tuple(f"L{one.layer}.router" for one in layers), _side_by_side(columns, len(real)))
+    return Units(tuple(f"L{one.layer}.router" for one in layers), _side_by_side(columns))
 
 
 def expert_changes(layers: Sequence[Both], real: Tensor, view: Lens) -> Units:
@@ -76,7 +75,7 @@ def expert_changes(layers: Sequence[Both], real: Tensor, view: Lens) -> Units:
             vectors = one.base_parts.experts(count), one.edited_parts.experts(count)
             for name, values in _contributions(*vectors, view).items():
                 columns.setdefault(name, []).append(values)
-    return Units(tuple(names), _side_by_side(columns, len(real)))
+    return Units(tuple(names), _side_by_side(columns))
 
 
 def part_changes(layers: Sequence[Both], view: Lens) -> Units:
@@ -96,8 +95,7 @@ def part_changes(layers: Sequence[Both], view: Lens) -> Units:
         names += [f"L{one.layer}.{name}" for name in one.base_parts.others]
         for name, values in _contributions(torch.cat(vectors[0], dim=1), torch.cat(vectors[1], dim=1), view).items():
             columns.setdefault(name, []).append(values)
-    count = 0 if not columns else len(columns["cosine"][0])
-    return Units(tuple(names), _side_by_side(columns, count))
+    return Units(tuple(names), _side_by_side(columns))
 
 
 def _contributions(before: Tensor, after: Tensor, view: Lens) -> dict[str, Floats]:
@@ -130,20 +128,21 @@ def _dense(one: Both, kept: Layer) -> Floats:
     return result
 
 
-def _divergence(one: Both, before: Floats, after: Floats) -> Floats:
+def _divergence(one: Both, before: Floats, after: Floats, real: NDArray[np.bool_]) -> Floats:
+    """(rows,) bits; 0 at padding."""
     first, second = one.base.scores, one.edited.scores
-    if first is None or second is None or len(first) != len(before) or len(second) != len(before):
-        return _js(before, after)
-    pair: list[Any] = []
-    for scores in (first.double(), second.double()):
-        pair.append((scores if are_probabilities(scores) else scores.softmax(dim=-1)).cpu().numpy())
-    return _js(*pair)
-
-
-def _js(first: Floats, second: Floats) -> Floats:
-    same = (first == second).all(axis=-1)
-    found: Floats = np.where(same, 0.0, np.maximum(jensen_shannon(first, second), 0.0))
-    return found
+    pair: list[Floats] = [before, after]
+    if first is not None and second is not None and len(first) == len(before) == len(second):
+        pair = [
+            (scores if are_probabilities(scores) else scores.softmax(dim=-1)).cpu().numpy()
+            for scores in (first.double(), second.double())
+        ]
+    # A position that chose no expert (one that skips the layer) has no distribution; it counts where that changes.
+    mass = [table.sum(axis=1) > 0 for table in pair]
+    result = np.where(real & (mass[0] != mass[1]), 1.0, 0.0)
+    rows = real & mass[0] & mass[1] & (pair[0] != pair[1]).any(axis=1)
+    result[rows] = np.maximum(jensen_shannon(pair[0][rows], pair[1][rows]), 0.0)
+    return result
 
 
 def _there(value: Tensor | None) -> Tensor:
@@ -161,6 +160,5 @@ def _by_prompt(columns: dict[str, list[Floats]], name: str, values: Floats, real
     columns.setdefault(f"{name}_readout", []).append(shaped[:, -1])
 
 
-def _side_by_side(columns: dict[str, list[Floats]], prompts: int) -> dict[str, Floats]:
-    del prompts
+def _side_by_side(columns: dict[str, list[Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate(values, axis=1) for name, values in columns.items()}

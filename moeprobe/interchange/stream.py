@@ -199,8 +199,10 @@ def _end_hooks(model: PreTrainedModel, places: Mapping[int, Places], stream: Str
 
     def head(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         del module
-        rows = stream.rows.to(args[0].device)
-        stream.head = (flat(args[0])[rows].detach(), flat(first(result))[rows].detach())
+        entered, left = flat(args[0]), flat(first(result))
+        # Where logits of the last column alone were asked for, these are the kept rows already.
+        rows = stream.rows.to(entered.device) if len(entered) > len(stream.rows) else slice(None)
+        stream.head = (entered[rows].detach().clone(), left[rows].detach().clone())
 
     handles = [child.register_forward_hook(norm) for child in trunk(model, places).children() if is_norm(child)]
     unembedding = model.get_output_embeddings()

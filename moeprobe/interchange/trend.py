@@ -40,7 +40,9 @@ class Trend:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON."""
         return {
-            "slope": {"mean": number(self.mean), "ci": [number(end) for end in self.ci], "per_prompt": numbers(self.slope)},
+            "slope": {
+                "mean": number(self.mean), "ci": [number(end) for end in self.ci], "per_prompt": numbers(self.slope),
+            },
             "spearman": numbers(self.spearman),
             "page_p": self.p,
             "monotone": self.monotone,
