@@ -16,7 +16,7 @@ from moeprobe.editing import Places, Reroute, Write, bias_for, rerouting, writin
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.attribution import take_layers
 from moeprobe.interchange.batch import Side, forward, pad_left
-from moeprobe.interchange.downstream import CascadeResult, Consequences, joined
+from moeprobe.interchange.downstream import CascadeResult, Consequences, Units, joined
 from moeprobe.interchange.lens import Direction, Lens, lens
 from moeprobe.interchange.parts import Parts
 from moeprobe.interchange.shifted import Both, expert_changes, part_changes, router_changes
@@ -54,11 +54,14 @@ class CascadePlan:
 
 @dataclass(frozen=True)
 class _Taken:
-    """One forward: its stream, its parts, and its logits (batch, vocabulary) at the read-out."""
+    """One forward: its stream, its parts, and its logits (batch, vocabulary) at the read-out. The unedited one has a
+    lens, or no parts and the reason why its family's stream cannot be taken apart."""
 
     stream: Stream
     parts: dict[int, Parts]
     logits: Tensor
+    view: Lens | None = None
+    refused: str = ""
 
 
 def cascade(
@@ -87,39 +90,60 @@ def cascade(
         names: of the prompts; default their numbers.
         progress: called with (forwards done, all).
 
+    Where a family's stream cannot be taken apart, routing alone is compared; the result says why.
+
     Raises:
-        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, a family whose stream cannot be taken
-            apart, or a layer before the site that changed (the forward is not deterministic then).
+        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, or a layer before the site that changed (the forward is not deterministic then).
     """
     plan = plan or CascadePlan()
     wanted = plan.shams if shams is None else list(shams)
     under = subject(loaded, prompts, site, shams=wanted, batch_size=plan.batch_size)
     found: dict[tuple[str, Site], list[Consequences]] = {}
+    refused = ""
     starts = range(0, len(prompts), plan.batch_size)
     done, everything = 0, len(starts) * (1 + len(under.sites) * len(plan.edits))
     edits = [(edit, one) for edit in plan.edits for one in under.sites]
     with torch.inference_mode():
         for start in starts:
             side = pad_left(prompts[start : start + plan.batch_size], loaded.pad_token)
-            base = _forward(under, side, None, "")
-            view = lens(loaded.model, base.stream, base.logits, direction)
+            base = _base(under, side, direction)
+            refused = base.refused
             for place in range(len(edits) + 1):
                 if place:
                     edit, one = edits[place - 1]
-                    edited = _forward(under, side, one, edit)
+                    edited = _forward(under, side, one, edit, whole=base.view is not None)
                     _nothing_before(base, edited, one, edit)
-                    found.setdefault((edit, one), []).append(
-                        _compare(under.places, side, base, edited, one, view, direction)
-                    )
+                    found.setdefault((edit, one), []).append(_compare(under.places, side, base, edited, one, direction))
                 done += 1
                 if progress is not None:
                     progress(done, everything)
     by_edit = {edit: {one: joined(found[edit, one]) for one in under.sites} for edit in plan.edits}
     given = tuple(names) if names is not None else tuple(str(place) for place in range(len(prompts)))
-    return CascadeResult(site, under.shams, given, direction.name, by_edit, plan.bootstrap, plan.seed)
+    return CascadeResult(site, under.shams, given, direction.name, by_edit, refused, plan.bootstrap, plan.seed)
 
 
-def _forward(under: Subject, side: Side, site: Site | None, edit: str) -> _Taken:
+def _base(under: Subject, side: Side, direction: Direction) -> _Taken:
+    """The unedited forward."""
+    stream, logits = _run(under, side, None, "")
+    direction.check(logits.shape[-1])
+    try:
+        parts = take_layers(under.loaded.model, under.places, stream)[1]
+        return _Taken(stream, parts, logits, lens(under.loaded.model, stream, logits, direction))
+    except InterchangeError as problem:  # routing can be followed all the same
+        return _Taken(stream, {}, logits, None, str(problem))
+
+
+def _forward(under: Subject, side: Side, site: Site, edit: str, *, whole: bool) -> _Taken:
+    """An edited forward; its parts only where those of the unedited one are known."""
+    stream, logits = _run(under, side, site, edit)
+    if edit == "zero":
+        own = stream.layers[site.layer]
+        if own.weights is not None and own.ids is not None:
+            own.weights = own.weights.masked_fill(own.ids == site.expert, 0)
+    return _Taken(stream, take_layers(under.loaded.model, under.places, stream)[1] if whole else {}, logits)
+
+
+def _run(under: Subject, side: Side, site: Site | None, edit: str) -> tuple[Stream, Tensor]:
     rows, model, places = side.ids.numel(), under.loaded.model, under.places
     with ExitStack() as stack:
         # Watching first: it sees the choice that the router made, also where a write silences it afterwards.
@@ -130,11 +154,7 @@ def _forward(under: Subject, side: Side, site: Site | None, edit: str) -> _Taken
             zero = Write(site.layer, "expert", torch.full((rows,), site.expert), "scale", torch.zeros(rows, 1))
             stack.enter_context(writing(places, [zero]))
         logits = forward(model, side, readouts=1)[:, -1]
-    if site is not None and edit == "zero":
-        own = stream.layers[site.layer]
-        if own.weights is not None and own.ids is not None:
-            own.weights = own.weights.masked_fill(own.ids == site.expert, 0)
-    return _Taken(stream, take_layers(model, places, stream)[1], logits)
+    return stream, logits
 
 
 def _nothing_before(base: _Taken, edited: _Taken, site: Site, edit: str) -> None:
@@ -164,36 +184,29 @@ def _nothing_before(base: _Taken, edited: _Taken, site: Site, edit: str) -> None
 
 
 def _compare(
-    places: Mapping[int, Places],
-    side: Side,
-    base: _Taken,
-    edited: _Taken,
-    site: Site,
-    view: Lens,
-    direction: Direction,
+    places: Mapping[int, Places], side: Side, base: _Taken, edited: _Taken, site: Site, direction: Direction
 ) -> Consequences:
-    real = side.mask.bool()
-    later = [layer for layer in base.parts if layer > site.layer]
-    both = {
-        layer: Both(layer, places[layer], base.stream.layers[layer], edited.stream.layers[layer],
-                    base.parts[layer], edited.parts[layer])
-        for layer in base.parts
-    }  # fmt: skip
-    routed = [layer for layer in later if base.stream.layers[layer].ids is not None]
-    own = view.read(edited.parts[site.layer].total() - base.parts[site.layer].total())
-    indirect = torch.zeros_like(own)
-    for layer in later:
-        indirect = indirect + view.read(edited.parts[layer].total() - base.parts[layer].total())
-    heads = (base.stream.head, edited.stream.head)
+    real, view = side.mask.bool(), base.view
+    later = [
+        Both(layer, places[layer], kept, edited.stream.layers[layer], base.parts.get(layer), edited.parts.get(layer))
+        for layer, kept in base.stream.layers.items()
+        if layer > site.layer
+    ]
+    routed = [one for one in later if one.base.ids is not None and one.edited.ids is not None]
     logits = (base.logits, edited.logits)
-    if view.capped and heads[0] is not None and heads[1] is not None:
-        logits = (heads[0][1], heads[1][1])
+    if view is not None and view.capped and base.stream.head is not None and edited.stream.head is not None:
+        logits = (base.stream.head[1], edited.stream.head[1])
     total = direction(logits[1]) - direction(logits[0])
+    direct = indirect = torch.full_like(total, torch.nan)
+    if view is not None:
+        written = {layer: view.read(edited.parts[layer].total() - parts.total()) for layer, parts in base.parts.items()}
+        direct = written[site.layer]
+        indirect = torch.stack([torch.zeros_like(direct), *(written[one.layer] for one in later)]).sum(dim=0)
     return Consequences(
-        routers=router_changes([both[layer] for layer in routed], real),
-        experts=expert_changes([both[layer] for layer in routed], real, view),
-        parts=part_changes([both[layer] for layer in later], view),
+        routers=router_changes(routed, real),
+        experts=expert_changes(routed, real, view),
+        parts=part_changes(later, view) if view is not None else Units((), {}),
         total=total.double().cpu().numpy(),
-        direct=own.double().cpu().numpy(),
+        direct=direct.double().cpu().numpy(),
         indirect=indirect.double().cpu().numpy(),
     )

@@ -76,6 +76,7 @@ class _Column:
     rate: list[Floats] = field(default_factory=list)
     weight: list[Floats] = field(default_factory=list)
     size: list[Floats] = field(default_factory=list)
+    target: list[Floats] = field(default_factory=list)
 
 
 def _check_grid(kind: str, grid: Sequence[float], own: float) -> None:
@@ -190,6 +191,8 @@ class _Run:
         weight = weight_of(index, choice.ids, choice.weights).double().cpu().reshape(real.shape)
         column.outcome.append(score.double().cpu().numpy())
         column.rate.append((chosen.sum(1) / real.sum(1)).double().numpy())
+        subject_chosen = (choice.ids == self.under.site.expert).any(dim=1).cpu().reshape(real.shape) & real
+        column.target.append((subject_chosen.sum(1) / real.sum(1)).double().numpy())
         # A scale multiplies what the router gave.
         factor = dose if kind == "scale" else 1.0
         column.weight.append((factor * (weight * chosen).sum(1) / chosen.sum(1)).numpy())
@@ -216,7 +219,7 @@ class _Run:
                 if columns:
                     arrays: dict[str, Any] = {
                         name: np.stack([np.concatenate(getattr(column, name)) for column in columns], axis=1)
-                        for name in ("outcome", "rate", "weight", "size")
+                        for name in ("outcome", "rate", "weight", "size", "target")
                     }
                     result[site][kind] = Series(self.plan.grid(kind), **arrays)
         return result

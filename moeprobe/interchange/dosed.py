@@ -27,6 +27,8 @@ class Series:
         weight: (prompts, doses) mean weight where it was chosen (times the scale); NaN where it never was.
         size: (prompts, doses) norm of the change of the block's output over the norm of the stream behind the layer,
             mean over positions.
+        target: (prompts, doses) share of positions that chose the expert under study; of a sham: whether it crowds that
+            one out.
     """
 
     doses: tuple[float, ...]
@@ -34,6 +36,7 @@ class Series:
     rate: Floats
     weight: Floats
     size: Floats
+    target: Floats
 
     @property
     def finite(self) -> list[int]:
@@ -44,7 +47,7 @@ class Series:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON, (prompts, doses) as lists of lists."""
         doses = [dose_name(dose) if np.isinf(dose) else dose for dose in self.doses]
-        arrays = {name: numbers(getattr(self, name)) for name in ("outcome", "rate", "weight", "size")}
+        arrays = {name: numbers(getattr(self, name)) for name in ("outcome", "rate", "weight", "size", "target")}
         return {"doses": doses, **arrays}
 
 
@@ -102,6 +105,7 @@ class DoseResult:
             kind: contrast(own, [trends[sham][kind] for sham in shams], **draw) for kind, own in trends[site].items()
         }
         notes = [note for kind, found in series[site].items() for note in _notes(site, kind, found)]
+        notes += _crowding(site, [series[sham]["bias"] for sham in shams if "bias" in series[sham]])
         found = (series, trends, contrasts, tuple(notes))
         return cls(site, tuple(shams), prompts, metric, side, *found, bootstrap, seed)
 
@@ -150,8 +154,9 @@ class DoseResult:
         for kind, own in self.trends[self.site].items():
             low, high = own.ci
             text = (
-                f"{self.site}, {kind}: slope {own.mean:+.4g} per unit [{low:.4g}, {high:.4g}], Page's test p = {own.p:.2g}, "
-                f"monotone in {own.monotone} of {len(self.prompts)} prompts, flat in {own.flat}."
+                f"{self.site}, {kind}: slope {own.mean:+.4g} per unit [{low:.4g}, {high:.4g}], "
+                f"Page's test p = {own.p:.2g}, monotone in {own.monotone} of {len(self.prompts)} prompts, "
+                f"flat in {own.flat}."
             )
             against = self.contrasts[kind]
             if against is not None:
@@ -196,6 +201,22 @@ def _notes(site: Site, kind: str, found: Series) -> list[str]:
     if large:
         notes.append(
             f"Under a {kind} of {', '.join(large)} the block's output changes by more than {100 * LARGE:g} % of the "
-            "stream; changes of that size can garble a model for no reason of the site's own."
+            "stream; changes of that size can garble a model, whatever the expert stands for."
         )
     return notes
+
+
+def _crowding(site: Site, shams: Sequence[Series]) -> list[str]:
+    """Experts compete for k places: a sham that is biased upward may push the site itself out."""
+    if not shams:
+        return []
+    finite = shams[0].finite
+    rates = np.stack([sham.target.mean(axis=0)[finite] for sham in shams])
+    usual, least = float(rates[0, [shams[0].doses[place] for place in finite].index(0.0)]), float(rates.min())
+    if least >= usual:
+        return []
+    return [
+        f"Biased shams crowd {site} out: it is chosen at {100 * usual:.1f} % of the positions without a bias, and at "
+        f"{100 * least:.1f} % under the worst one. What a sham's bias does is then {site}'s own absence in part; the "
+        "scale has no such side effect."
+    ]

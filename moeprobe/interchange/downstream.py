@@ -99,6 +99,7 @@ class CascadeResult:
         prompts: names.
         what: name of the logit difference that is attributed.
         edits: by knock-out ("zero", "bar"), then by site.
+        refused: why contributions were not compared, only routing; "" where they were.
         bootstrap, seed: of the intervals.
     """
 
@@ -107,6 +108,7 @@ class CascadeResult:
     prompts: tuple[str, ...]
     what: str
     edits: Mapping[str, Mapping[Site, Consequences]]
+    refused: str
     bootstrap: int
     seed: int
 
@@ -123,6 +125,7 @@ class CascadeResult:
             "shams": [str(sham) for sham in self.shams],
             "prompts": list(self.prompts),
             "what": self.what,
+            "contributions_refused": self.refused,
             "edits": {edit: self._edit(edit) for edit in self.edits},
             "bootstrap": self.bootstrap,
             "seed": self.seed,
@@ -171,7 +174,7 @@ class CascadeResult:
         for edit, sites in self.edits.items():
             own = sites[self.site]
             texts = []
-            for name in ("total", "direct", "indirect", "norm"):
+            for name in ("total",) if self.refused else ("total", "direct", "indirect", "norm"):
                 found = means(getattr(own, name), bootstrap=self.bootstrap, seed=self.seed)
                 texts.append(f"{name} {found.mean[0]:+.4g} {_interval(found, 0)}")
             changed = {kind: int(units.changed().sum()) for kind, units in own.kinds.items()}
@@ -180,6 +183,8 @@ class CascadeResult:
             )
             how = {"zero": "its contribution set to zero", "bar": "barred before top-k"}[edit]
             result.append(f"{self.site}, {how}: {self.what} {', '.join(texts)}. Changed: {counts}.")
+        if self.refused:
+            result.append(f"Contributions of heads and experts were not compared, only routing. {self.refused}")
         return result
 
 

@@ -83,6 +83,8 @@ def take_apart(one: Places, kept: Layer, rows: Tensor, multiplier: float) -> Par
     where = f"L{one.layer}"
     if kept.before is None or kept.after is None or kept.calls != 1:
         raise InterchangeError(f"{where} ran {kept.calls} times in the forward; its stream cannot be taken apart.")
+    if "residual" in one.refused:
+        raise InterchangeError(f"The stream of {where} cannot be taken apart: {one.refused['residual']}.")
     if kept.before.shape != kept.after.shape:
         raise InterchangeError(f"{where} changes the stream's width; it cannot be taken apart.")
     bound = tolerance(kept.before.dtype)
@@ -108,6 +110,7 @@ def take_apart(one: Places, kept: Layer, rows: Tensor, multiplier: float) -> Par
                 others["attention.bias"] = bias
         elif kept.ids is not None and _holds(child, experts_of(one).module):
             ids, slots, rest = _experts(one, kept, rows, multiplier, holds_shared=_holds(child, one.shared))
+            slots, rest = _rescaled(slots, rest, value, bound)
             _sums(where, name, torch.stack([slots.sum(dim=1), *rest.values()]).sum(dim=0), value, bound)
             experts, others = (ids, slots), {**others, **rest}
         else:
@@ -178,3 +181,23 @@ def _experts(
         rest["shared"] = kept.shared.float() * multiplier
     slots = slots.reshape(rows, k, -1) * multiplier
     return torch.where(inside, ids, -torch.ones_like(ids)), slots, rest
+
+
+def _rescaled(slots: Tensor, rest: dict[str, Tensor], value: Tensor, bound: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Slots and rest, each times the one number that makes them sum to what the block gave, where they do not anyway.
+
+    Some blocks multiply the routed sum by a constant, or take the mean of it and the shared experts. Two numbers for
+    rows * width equations: where they fit to rounding, they are what the block does.
+    """
+    names = list(rest)
+    sums = torch.stack([slots.sum(dim=1), *rest.values()])
+    if same(sums.sum(dim=0), value, bound) or value.numel() < 8 * len(sums):
+        return slots, rest
+    design = sums.reshape(len(sums), -1).T.double()
+    try:
+        factors = torch.linalg.lstsq(design, value.reshape(-1, 1).double()).solution[:, 0].float()
+    except RuntimeError:  # no rank: a part that is 0 everywhere
+        return slots, rest
+    if not same((sums * factors[:, None, None]).sum(dim=0), value, bound):
+        return slots, rest
+    return slots * factors[0], {name: rest[name] * factors[1 + place] for place, name in enumerate(names)}

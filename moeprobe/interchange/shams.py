@@ -45,9 +45,13 @@ def usage_of(loaded: LoadedModel, prompts: Sequence[Sequence[int]], layer: int, 
     for start in range(0, len(prompts), batch_size):
         side = pad_left([tuple(prompt) for prompt in prompts[start : start + batch_size]], loaded.pad_token)
         with reading(places, [(layer, "expert")]) as seen:
-            forward(loaded.model, side)
+            forward(loaded.model, side, readouts=1)
         choice, real = seen.choice(layer), side.mask.reshape(-1).bool()
         rows = real.to(choice.ids.device)
+        if len(rows) != len(choice.ids):
+            raise InterchangeError(
+                f"The experts of L{layer} saw {len(choice.ids)} rows of {len(rows)}; their use cannot be counted."
+            )
         positions += int(real.sum())
         kept = Choice(choice.hidden[rows], choice.ids[rows], choice.weights[rows])
         for slot in range(kept.ids.shape[1]):

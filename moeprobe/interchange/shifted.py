@@ -22,14 +22,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Both:
-    """One layer in both forwards."""
+    """One layer in both forwards; without parts where its family's stream cannot be taken apart."""
 
     layer: int
     places: Places
     base: Layer
     edited: Layer
-    base_parts: Parts
-    edited_parts: Parts
+    base_parts: Parts | None
+    edited_parts: Parts | None
 
 
 def router_changes(layers: Sequence[Both], real: Tensor) -> Units:
@@ -56,12 +56,12 @@ def router_changes(layers: Sequence[Both], real: Tensor) -> Units:
     return Units(tuple(f"L{one.layer}.router" for one in layers), _side_by_side(columns))
 
 
-def expert_changes(layers: Sequence[Both], real: Tensor, view: Lens) -> Units:
+def expert_changes(layers: Sequence[Both], real: Tensor, view: Lens | None) -> Units:
     """What happens to each expert, (prompts, experts of all layers) each.
 
     Measures: changes of "rate" (share of positions that choose it) and "weight" (mean over positions, 0 where it is not
     chosen), with "_readout" at the last token; there also "norm_ratio" and "cosine" of its contribution after and
-    before, NaN where one of them is 0, and the change of its direct logit "attribution".
+    before, NaN where one of them is 0, and the change of its direct logit "attribution"; these three need a lens.
     """
     columns: dict[str, list[Floats]] = {}
     names: list[str] = []
@@ -71,7 +71,7 @@ def expert_changes(layers: Sequence[Both], real: Tensor, view: Lens) -> Units:
         before, after = (_dense(one, kept) for kept in (one.base, one.edited))
         _by_prompt(columns, "rate", (after > 0).astype(float) - (before > 0), real)
         _by_prompt(columns, "weight", after - before, real)
-        if one.base_parts.slots is not None and one.edited_parts.slots is not None:
+        if view is not None and one.base_parts is not None and one.edited_parts is not None:
             vectors = one.base_parts.experts(count), one.edited_parts.experts(count)
             for name, values in _contributions(*vectors, view).items():
                 columns.setdefault(name, []).append(values)
@@ -84,7 +84,9 @@ def part_changes(layers: Sequence[Both], view: Lens) -> Units:
     columns: dict[str, list[Floats]] = {}
     names: list[str] = []
     for one in layers:
-        vectors = []
+        vectors: list[list[Tensor]] = []
+        if one.base_parts is None or one.edited_parts is None:
+            continue
         for parts in (one.base_parts, one.edited_parts):
             others = [value[:, None] for value in parts.others.values()]
             vectors.append([*([] if parts.heads is None else [parts.heads]), *others])

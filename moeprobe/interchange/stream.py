@@ -190,11 +190,11 @@ def _expert_hooks(one: Places, kept: Layer, rows: Tensor) -> list[RemovableHandl
 
 def _end_hooks(model: PreTrainedModel, places: Mapping[int, Places], stream: Stream) -> list[RemovableHandle]:
     def norm(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
-        value = flat(first(result))
-        if len(value) <= int(stream.rows.max()):
+        entered, value = flat(args[0]), flat(first(result))
+        if entered.shape != value.shape or len(value) <= int(stream.rows.max()):
             return
         rows = stream.rows.to(value.device)
-        stream.norm = (flat(args[0])[rows].detach(), value[rows].detach())
+        stream.norm = (entered[rows].detach(), value[rows].detach())
         stream.norm_module = module
 
     def head(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
