@@ -93,7 +93,8 @@ def cascade(
     Where a family's stream cannot be taken apart, routing alone is compared; the result says why.
 
     Raises:
-        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, or a layer before the site that changed (the forward is not deterministic then).
+        InterchangeError: fewer than 2 prompts, a site or sham the layer has not, or a layer before the site that
+            changed (the forward is not deterministic then).
     """
     plan = plan or CascadePlan()
     wanted = plan.shams if shams is None else list(shams)

@@ -191,8 +191,9 @@ class _Run:
         weight = weight_of(index, choice.ids, choice.weights).double().cpu().reshape(real.shape)
         column.outcome.append(score.double().cpu().numpy())
         column.rate.append((chosen.sum(1) / real.sum(1)).double().numpy())
-        subject_chosen = (choice.ids == self.under.site.expert).any(dim=1).cpu().reshape(real.shape) & real
-        column.target.append((subject_chosen.sum(1) / real.sum(1)).double().numpy())
+        target = torch.full_like(index, self.under.site.expert)
+        share = weight_of(target, choice.ids, choice.weights).double().cpu().reshape(real.shape)
+        column.target.append(((share * real).sum(1) / real.sum(1)).numpy())
         # A scale multiplies what the router gave.
         factor = dose if kind == "scale" else 1.0
         column.weight.append((factor * (weight * chosen).sum(1) / chosen.sum(1)).numpy())

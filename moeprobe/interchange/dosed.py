@@ -27,8 +27,8 @@ class Series:
         weight: (prompts, doses) mean weight where it was chosen (times the scale); NaN where it never was.
         size: (prompts, doses) norm of the change of the block's output over the norm of the stream behind the layer,
             mean over positions.
-        target: (prompts, doses) share of positions that chose the expert under study; of a sham: whether it crowds that
-            one out.
+        target: (prompts, doses) mean weight, over all positions, of the expert under study; of a sham: whether it
+            crowds that one out.
     """
 
     doses: tuple[float, ...]
@@ -207,16 +207,16 @@ def _notes(site: Site, kind: str, found: Series) -> list[str]:
 
 
 def _crowding(site: Site, shams: Sequence[Series]) -> list[str]:
-    """Experts compete for k places: a sham that is biased upward may push the site itself out."""
+    """Experts compete for places and weight: a sham that is biased upward may push the site itself aside."""
     if not shams:
         return []
     finite = shams[0].finite
-    rates = np.stack([sham.target.mean(axis=0)[finite] for sham in shams])
-    usual, least = float(rates[0, [shams[0].doses[place] for place in finite].index(0.0)]), float(rates.min())
-    if least >= usual:
+    weights = np.stack([sham.target.mean(axis=0)[finite] for sham in shams])
+    usual, least = float(weights[0, [shams[0].doses[place] for place in finite].index(0.0)]), float(weights.min())
+    if least > 0.9 * usual:
         return []
+    fall = f"falls from {usual:.3g} to {least:.3g} under the worst of them"
     return [
-        f"Biased shams crowd {site} out: it is chosen at {100 * usual:.1f} % of the positions without a bias, and at "
-        f"{100 * least:.1f} % under the worst one. What a sham's bias does is then {site}'s own absence in part; the "
-        "scale has no such side effect."
+        f"Biased shams crowd {site} out: its mean weight over all positions {fall}. What a sham's bias does is then "
+        f"{site}'s own absence in part; a scale has no such side effect."
     ]
