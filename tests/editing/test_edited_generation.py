@@ -118,8 +118,8 @@ def test_a_prompt_in_chunks() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sample", [False, True])
 def test_what_changes_nothing_gives_the_same_text(dtype: torch.dtype, sample: bool) -> None:
-    """A scale of 1 and a bias of 0 to the last bit of every logit; a swap with oneself up to the rounding of the donor's
-    row, which stands elsewhere in the batch."""
+    """A scale of 1 and a bias of 0 to the last bit of every logit; a swap with oneself up to the rounding of the
+    donor's row, which stands elsewhere in the batch."""
     loaded = byte_model(dtype=dtype)
     prompts = ["Tell me a story.", "No", "What is seven times six?"]
     decoding = Decoding(max_new_tokens=20, sample=sample, temperature=1.3 if sample else 1.0, trim_loops=False)
