@@ -11,6 +11,7 @@ from moeprobe.cli.correlate import correlate
 from moeprobe.cli.demo import demo
 from moeprobe.cli.doctor import doctor
 from moeprobe.cli.export import export
+from moeprobe.cli.generate import generate
 from moeprobe.cli.info import info
 from moeprobe.cli.interchange import interchange
 from moeprobe.cli.merge import merge
@@ -42,6 +43,7 @@ def cli() -> None:
       moeprobe trace prompts.jsonl -m MODEL -o run.trace       record every routing decision
       moeprobe correlate run.trace --probe refusal             which experts go with it
       moeprobe interchange run.findings.json                   do they cause it
+      moeprobe generate MODEL --prompt Hi --edit zero:L18.E5   what it writes without an expert
       moeprobe report run.findings.json -o report.html         a page anyone can read
     """
 
@@ -59,6 +61,7 @@ for command in (
     correlate,
     compare,
     interchange,
+    generate,
     report,
 ):
     cli.add_command(command)

@@ -140,7 +140,7 @@ class Session:
         # A stream per batch: a resumed run can draw the same tokens without replaying the batches before.
         torch.manual_seed(int(np.random.SeedSequence([decoding.seed, number]).generate_state(1, np.uint64)[0] >> 1))
         self.recorder.clear()
-        with torch.inference_mode(), _neutral(model), _explained(model):
+        with torch.inference_mode(), neutral(model), _explained(model):
             output: Any = model.generate(  # type: ignore[operator]  # nn.Module types it as Tensor | Module
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -175,7 +175,7 @@ class Session:
         model: Any = self.loaded.model
         config = self.decoding.config(self.loaded)
         recorder.clear()
-        with _neutral(model):
+        with neutral(model):
             outputs = model.generate_batch(
                 [job.ids for job in jobs],
                 generation_config=config,
@@ -226,7 +226,7 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int, least: int = 0) -> tuple[t
 
 
 @contextmanager
-def _neutral(model: PreTrainedModel) -> Iterator[None]:
+def neutral(model: PreTrainedModel) -> Iterator[None]:
     """Set the model's own generation settings aside: transformers fills every field we leave open from them (beams,
     penalties, suppressed tokens), which would change the text, or mix up rows, without a word in the manifest.
     What an encoder-decoder model starts from is kept: it is part of the model."""

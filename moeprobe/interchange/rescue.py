@@ -1,0 +1,121 @@
+"""Rescue: a donor's site injected at every step of runs in which the behaviour does not appear."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moeprobe.editing import Edit, find_places, layout_of
+from moeprobe.engines import Decoding
+from moeprobe.errors import InterchangeError
+from moeprobe.interchange.behaviour import Answers, Arm, Progress, PromptPair, effect, placebo_pairs, run_arms, site_set
+from moeprobe.interchange.rates import Change
+from moeprobe.models import LoadedModel
+from moeprobe.probes import CheckedProbe
+from moeprobe.sites import INDEXED, Layout, Site, SiteSet
+
+CONTROLS = ("random_site", "placebo_donor", "noise")
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """A finished rescue.
+
+    Attributes:
+        pairs: their ids.
+        probe: name of the judge.
+        sites, random_sites: what was injected, and what in their stead.
+        answers: by arm: "recipient" and "donor" unedited, "rescue", and the three of `CONTROLS`.
+        effects: by arm, against the unedited recipient; a rise of the behaviour is positive.
+        beyond: by control, how much more often the behaviour appears in "rescue" than in it.
+    """
+
+    pairs: tuple[str, ...]
+    probe: str
+    sites: SiteSet
+    random_sites: SiteSet
+    answers: dict[str, Answers]
+    effects: dict[str, Change]
+    beyond: dict[str, Change]
+
+
+def rescue(
+    loaded: LoadedModel,
+    pairs: Sequence[PromptPair],
+    sites: SiteSet | str,
+    probe: CheckedProbe,
+    decoding: Decoding | None = None,
+    *,
+    random_sites: SiteSet | str | None = None,
+    placebo: Sequence[int] | None = None,
+    bootstrap: int = 10_000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Rescue:
+    """Inject the sensitive prompt's sites into the control's generation, at every step.
+
+    Three controls answer three doubts. random_site: would any site do? placebo_donor (a control of another pair): would
+    any donor do? noise (as long as donor - own, in a random direction): would any disturbance do?
+
+    Args:
+        loaded: a decoder-only model.
+        pairs: `sensitive` is the donor, `control` the recipient; at least two.
+        sites: what is injected, all of it at once. Routers have no noise arm, so they are refused.
+        probe: judges each text.
+        decoding: greedy with 64 new tokens by default.
+        random_sites: by default drawn: as many of the same kind in the same layers, none of them in `sites`.
+        placebo: as in `behaviour`.
+        bootstrap, seed: draws over pairs; the seed also of the random sites.
+        progress: called after each batch.
+
+    Raises:
+        InterchangeError: fewer than two pairs, or no other site to draw.
+    """
+    chosen = site_set(loaded, sites)
+    layout = layout_of(find_places(loaded.model))
+    instead = matched_sites(layout, chosen, seed) if random_sites is None else site_set(loaded, random_sites)
+    others = placebo_pairs(len(pairs), placebo)
+    donors, recipients = tuple(one.sensitive for one in pairs), tuple(one.control for one in pairs)
+    inject = (Edit("swap", chosen),)
+    arms = [
+        Arm("recipient", recipients, donors),
+        Arm("donor", donors, recipients),
+        Arm("rescue", recipients, donors, inject),
+        Arm("random_site", recipients, donors, (Edit("swap", instead),)),
+        Arm("placebo_donor", recipients, tuple(recipients[other] for other in others), inject),
+        Arm("noise", recipients, donors, (Edit("noise", chosen),)),
+    ]
+    answers = run_arms(loaded, arms, probe, decoding, progress)
+    gap = answers["donor"].shown - answers["recipient"].shown
+    return Rescue(
+        pairs=tuple(one.id for one in pairs),
+        probe=probe.name,
+        sites=chosen,
+        random_sites=instead,
+        answers=answers,
+        effects={arm.name: effect(answers, arm.name, "recipient", gap, bootstrap, seed) for arm in arms[2:]},
+        beyond={name: effect(answers, "rescue", name, gap, bootstrap, seed) for name in CONTROLS},
+    )
+
+
+def matched_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet:
+    """As many other sites of the same kind in the same layers, drawn at random; of kinds that a layer has one of, in
+    other layers.
+
+    Raises:
+        InterchangeError: there are not as many others.
+    """
+    chance = np.random.default_rng(seed)
+    taken = set(sites.sites)
+    found: list[Site] = []
+    for site in sites.sites:
+        free = [
+            other
+            for other in layout.sites(site.kind)
+            if other not in taken and (site.kind not in INDEXED or other.layer == site.layer)
+        ]
+        if not free:
+            raise InterchangeError(f"There is no other {site.kind} to compare {site} with. Name random sites yourself.")
+        found.append(free[int(chance.integers(len(free)))])
+        taken.add(found[-1])
+    return SiteSet("", tuple(found))
