@@ -84,7 +84,8 @@ def check_room(loaded: LoadedModel, lengths: Sequence[int]) -> None:
         )
 
 
-def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]], *, padded: bool) -> None:
+@torch.inference_mode()
+def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]]) -> None:
     """Whether the model computes the same of a run a second time, and with padding before it.
 
     Some families do not: a diffusion model draws noise, and some attention cuts blocks by column, padding included.
@@ -92,7 +93,6 @@ def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]], *, padded:
     Args:
         loaded: the model.
         runs: those to come; the shortest is run alone, again, and padded to the longest.
-        padded: whether runs of different lengths will share a batch.
 
     Raises:
         InterchangeError: the distribution of the next token moves by more than rounding explains.
@@ -106,13 +106,13 @@ def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]], *, padded:
     alone, last = after(None), torch.ones(1, 1)
     if alone.isnan().any() or alone.isposinf().any():
         raise InterchangeError("The model gives NaN or infinite logits on these prompts. Try --dtype float32.")
-    for how, columns in (("a second time", None), ("with padding before it", width))[: 1 + padded]:
+    for how, columns in (("a second time", None), ("with padding before it", width))[: 1 + (width > len(shortest))]:
         moved = float(neutral_kl(alone, after(columns), last))
         if not moved <= bound:
-            advice = "Its runs cannot be compared." if columns is None else "Use a batch size of 1."
+            advice = "cannot be compared" if columns is None else "can be compared only if all prompts have one length"
             raise InterchangeError(
                 f"{type(loaded.model).__name__} gives another distribution (KL {moved:.2g} nats) after the same "
-                f"{len(shortest)} tokens {how}. {advice}"
+                f"{len(shortest)} tokens {how}. Its runs {advice}."
             )
 
 

@@ -11,9 +11,10 @@ from moeprobe.editing import Places, find_places
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.alignment import Alignment, check_alignment
 from moeprobe.interchange.arms import ARMS, OTHER, SWAPS, check_arms
+from moeprobe.interchange.batch import check_forward
 from moeprobe.interchange.donors import donors
 from moeprobe.interchange.metrics import ControlNLL, Metric
-from moeprobe.interchange.pairs import TokenPair
+from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.models import LoadedModel
 from moeprobe.sites import Site
 
@@ -118,14 +119,17 @@ def check_pairs(one: Lab, pairs: Sequence[TokenPair]) -> None:
     """What can be wrong with pairs, before anything is computed.
 
     Raises:
-        InterchangeError: none at all, pairs that cannot be aligned so, or prompts the model has no room for.
+        InterchangeError: none at all, pairs that cannot be aligned so, prompts the model has no room for, or a model
+            that does not compute the same of them a second time, or behind padding.
     """
     if not pairs:
         raise InterchangeError("There are no pairs to swap between.")
     check_alignment(one.alignment, list(pairs))
     longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), one.loaded.positions
-    more = one.metric.prepare(one.loaded, pairs[:1]).tokens.shape[1]
+    most = max(pairs, key=lambda pair: len(pair.continuation or ()))
+    more = one.metric.prepare(one.loaded, [most]).tokens.shape[1]
     if limit is not None and longest + more > limit:
         raise InterchangeError(
             f"A prompt of {longest} tokens and {more} more do not fit the model's {limit} positions."
         )
+    check_forward(one.loaded, [pair.side(side) for pair in pairs for side in SIDES])

@@ -200,8 +200,10 @@ def _end_hooks(model: PreTrainedModel, places: Mapping[int, Places], stream: Str
     def head(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         del module
         entered, left = flat(args[0]), flat(first(result))
-        # Where logits of the last column alone were asked for, these are the kept rows already.
-        rows = stream.rows.to(entered.device) if len(entered) > len(stream.rows) else slice(None)
+        rows = stream.rows.to(entered.device)
+        if len(entered) <= int(stream.rows.max()):
+            # Logits of the last columns alone were asked for; the rows that are kept are the last of each element.
+            rows = (torch.arange(len(rows), device=rows.device) + 1) * (len(entered) // len(rows)) - 1
         stream.head = (entered[rows].detach().clone(), left[rows].detach().clone())
 
     handles = [child.register_forward_hook(norm) for child in trunk(model, places).children() if is_norm(child)]

@@ -19,19 +19,20 @@ from moeprobe.interchange import (
     TokenPair,
     check_alignment,
     coverage,
+    lab,
     label_members,
+    measure,
     partners,
     select_pairs,
 )
 from moeprobe.interchange.alignment import NAMES, matched
-from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.spans import place_spans, text_span
 from moeprobe.models import LoadedModel
 from moeprobe.prompts import Prompt
-from moeprobe.sites import parse_expert
+from moeprobe.sites import SiteSet, parse_expert
 
 LONG, SHORT = [10, 11, 12, 13, 14, 15], [20, 21, 12, 23]
-CAUSAL, INERT = parse_expert("L2.E5"), parse_expert("L1.E1")
+CAUSAL, INERT = (SiteSet("", (parse_expert(name),)) for name in ("L2.E5", "L1.E1"))
 
 
 def found(name: str, recipient: list[int], donor: list[int], *, forced: int = 0, **options: object) -> list[int]:
@@ -200,11 +201,14 @@ def shortened_pairs(loaded: LoadedModel, prompts: list[Prompt]) -> list[TokenPai
 
 def percents(loaded: LoadedModel, pairs: list[TokenPair], metric: Metric, alignment: Alignment) -> list[float]:
     """Necessity and sufficiency of L2.E5, in percent of the gap; those of an inert expert must be exactly 0."""
-    effects = measure(loaded, pairs, [CAUSAL, INERT], metric=metric, alignment=alignment)
+    bench = lab(loaded, metric=metric, alignment=alignment)
+    if alignment.text is not None:
+        pairs = place_spans(loaded.tokenizer, pairs, alignment.text)
+    effects = measure(bench, pairs, [CAUSAL, INERT], ["necessity", "sufficiency"])
     both = []
     for name in ("necessity", "sufficiency"):
-        assert not getattr(effects.sites[INERT], name).any()
-        both.append(float(100 * getattr(effects.sites[CAUSAL], name).sum() / effects.gap.sum()))
+        assert not effects.sites[INERT][name].any()
+        both.append(float(100 * effects.sites[CAUSAL][name].sum() / effects.gap.sum()))
     return both
 
 

@@ -9,13 +9,11 @@ from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange import Alignment, TokenPair, partners
+from moeprobe.interchange import Alignment, TokenPair, lab, measure, partners
 from moeprobe.interchange.batch import check_forward, check_room, forward, greedy, pad_left, row_map
-from moeprobe.interchange.experiment import measure
-from moeprobe.interchange.metrics import ControlNLL
 from moeprobe.models import LoadedModel
-from moeprobe.sites import parse_expert
-from tests.interchange.random_models import random_model
+from moeprobe.sites import SiteSet, parse_expert
+from tests.interchange.random_moe import random_model
 
 RUNS = [[9, 8, 7, 6, 5, 4, 3, 10, 11], [21, 22, 23, 24], [31, 32, 33, 34, 35, 36]]
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -186,34 +184,16 @@ def recast(cls: type[PreTrainedModel]) -> LoadedModel:
 
 def test_models_that_padding_changes_are_found() -> None:
     pairs = [TokenPair(str(number), tuple(run), tuple(run[1:])) for number, run in enumerate(RUNS)]
-    site = [parse_expert("L1.E1")]
-    with torch.inference_mode():
-        check_forward(random_model("mixtral"), RUNS, padded=True)
-        check_forward(recast(Blocks), RUNS, padded=False)
-    with pytest.raises(InterchangeError, match=r"Blocks gives another .* 3 tokens with padding .* batch size of 1"):
-        measure(recast(Blocks), pairs, site)
-    with pytest.raises(InterchangeError, match=r"Noisy gives another .* a second time"):
-        measure(recast(Noisy), pairs, site, batch_size=1)
-    # Alone there is no padding at all, so the effects are those of the runs themselves.
-    assert measure(recast(Blocks), pairs, site, batch_size=1).gap.shape == (3,)
-
-
-def test_a_batch_of_one_pair_has_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moeprobe.interchange import experiment
-
-    seen = []
-    monkeypatch.setattr(
-        experiment, "forward", lambda *args, **options: seen.append(args[1]) or forward(*args, **options)
-    )
-    pairs = [TokenPair("a", tuple(RUNS[0]), tuple(RUNS[1])), TokenPair("b", tuple(RUNS[2]), tuple(RUNS[0]))]
-    loaded = random_model("qwen2_moe")
-    single = measure(loaded, pairs, [parse_expert("L1.E1")], metric=ControlNLL(3), batch_size=1)
-    assert seen
-    assert all(side.mask.all() for side in seen)
-    both = measure(loaded, pairs, [parse_expert("L1.E1")], metric=ControlNLL(3), batch_size=2)
-    np.testing.assert_allclose(
-        both.sites[parse_expert("L1.E1")].necessity, single.sites[parse_expert("L1.E1")].necessity, atol=2e-5
-    )
+    even = [TokenPair(pair.id, pair.control, (60, *pair.control[1:])) for pair in pairs[1:2]]
+    site = [SiteSet("", (parse_expert("L1.E1"),))]
+    check_forward(random_model("mixtral"), RUNS)
+    check_forward(recast(Blocks), RUNS[:1])
+    with pytest.raises(InterchangeError, match=r"Blocks gives another .* 3 tokens with padding .* have one length"):
+        measure(lab(recast(Blocks)), pairs, site)
+    with pytest.raises(InterchangeError, match=r"Noisy gives another .* a second time.* cannot be compared"):
+        measure(lab(recast(Noisy)), pairs, site)
+    # Prompts of one length need no padding.
+    assert measure(lab(recast(Blocks)), even, site, ["necessity"]).gap.shape == (1,)
 
 
 def test_models_without_one_run_are_refused() -> None:

@@ -25,7 +25,6 @@ from moeprobe.interchange import (
     leading_sites,
     select_pairs,
 )
-from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES

@@ -17,22 +17,23 @@ from moeprobe.interchange import (
     Metric,
     RefusalLogOdds,
     TokenPair,
+    lab,
     make_metric,
+    measure,
     neutral_kl,
 )
 from moeprobe.interchange.batch import forward, pad_left
-from moeprobe.interchange.experiment import measure
 from moeprobe.interchange.token_sets import token_set, vocabulary
 from moeprobe.models import LoadedModel
-from moeprobe.sites import parse_expert
-from tests.interchange.random_models import random_model
+from moeprobe.sites import SiteSet, parse_expert
+from tests.interchange.random_moe import random_model
 
 PAIRS = [TokenPair("a", (4, 6, 12, 21, 18), (4, 6, 12)), TokenPair("b", (4, 6, 7), (4, 6, 7, 8, 9, 30))]
 
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    """A random Mixtral of 64 tokens with the tokenizer of the compiled model, whose words have ids up to 104."""
+    """A random Mixtral with the tokenizer of the compiled model."""
     return random_model("mixtral")
 
 
@@ -130,7 +131,8 @@ def test_padding_changes_no_metric(family: str) -> None:
 def test_continuations_by_hand(loaded: LoadedModel) -> None:
     """Against one forward of prompt and continuation, reading each token's log-probability where it is predicted."""
     own = [TokenPair("a", (4, 6, 12), (5, 7), (30, 31, 32)), TokenPair("b", (8, 9), (10, 11, 12), (33,))]
-    effects = measure(loaded, own, [parse_expert("L1.E1")], metric=ContinuationLogProb())
+    site = SiteSet("", (parse_expert("L1.E1"),))
+    effects = measure(lab(loaded, metric=ContinuationLogProb()), own, [site], ["knockout"])
     for place, pair in enumerate(own):
         for side, got in (("sensitive", effects.sensitive), ("control", effects.control)):
             prompt, more = pair.side(side), pair.continuation
@@ -199,7 +201,7 @@ def test_words_with_and_without_a_space(loaded: LoadedModel) -> None:
     assert token_set(odd, ["orry"], "set").ids == (3,)
 
 
-def test_sets_that_cannot_be_read(compiled: LoadedModel, loaded: LoadedModel) -> None:
+def test_sets_that_cannot_be_read(compiled: LoadedModel) -> None:
     size = vocabulary(compiled)
     for positive, match in (
         ([], "positive set is empty"),
@@ -217,9 +219,12 @@ def test_sets_that_cannot_be_read(compiled: LoadedModel, loaded: LoadedModel) ->
     with pytest.raises(InterchangeError, match="whole vocabulary"):
         RefusalLogOdds(compiled, list(range(size)))
     # The tokenizer knows 105 words and the model gives 64 logits: a word beyond them is no token of this model.
-    beyond = next(word for word, number in loaded.tokenizer.get_vocab().items() if number >= 64)
+    small = random_model("mixtral")
+    small.model.resize_token_embeddings(64)
+    assert vocabulary(small) == 64
+    beyond = next(word for word, number in small.tokenizer.get_vocab().items() if number >= 64)
     with pytest.raises(InterchangeError, match="outside the vocabulary"):
-        LogitDifference(loaded, [beyond], ["the"])
+        LogitDifference(small, [beyond], ["the"])
 
 
 def test_default_refusals_are_recorded(compiled: LoadedModel) -> None:
