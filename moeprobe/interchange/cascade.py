@@ -198,6 +198,8 @@ def _compare(
     if view is not None and view.capped and base.stream.head is not None and edited.stream.head is not None:
         logits = (base.stream.head[1], edited.stream.head[1])
     total = (direction(logits[1]) - direction(logits[0])).cpu()
+    if not bool(torch.isfinite(total).all()):
+        raise InterchangeError(f"{direction.name} is NaN or infinite on some prompt, before or after {site} is gone.")
     direct = indirect = torch.full_like(total, torch.nan)
     if view is not None:
         written = {

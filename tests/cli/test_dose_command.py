@@ -9,7 +9,10 @@ from click.testing import CliRunner, Result
 
 from moeprobe.cli.interchange.cascade import cascade
 from moeprobe.cli.interchange.dose import dose
+from moeprobe.correlate import correlate
+from moeprobe.correlate.document import findings_of
 from moeprobe.errors import MoeprobeError
+from moeprobe.trace import Trace
 from tests.conftest import COMPILED_PROMPTS
 
 MODEL = ("-m", "compiled")
@@ -73,6 +76,17 @@ def test_cascade(tmp_path: Path) -> None:
     done = call(cascade, *LABELLED, "--site", "L3.E6", *words, *QUICK, "--edit", "zero", "--json")
     assert done.exit_code == 0, done.output
     assert set(json.loads(done.stdout)["edits"]) == {"zero"}
+
+
+def test_the_model_and_pairs_of_findings(compiled_trace: Trace, tmp_path: Path) -> None:
+    path = tmp_path / "findings.json"
+    findings_of(compiled_trace, [correlate(compiled_trace, by="label", positive="triggered")], beside=path).write(path)
+    before = path.read_bytes()
+    done = call(dose, path, "--site", "L2.E5", "--bias", "", *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert record["series"]["L2.E5"]["scale"]["monotone"] == len(record["prompts"]) > 10
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,20 @@ def test_plans_that_make_no_sense(change: dict[str, Any], message: str) -> None:
         DosePlan(**change)
 
 
+def test_a_metric_that_breaks_ends_the_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = random_model("mixtral"), random_pairs()
+    metric = LogitDifference(model, [5], [7])
+    original, calls = metric.score, iter(range(100))
+
+    def score(*given: Any) -> torch.Tensor:
+        found = original(*given)
+        return found / 0 if next(calls) == 2 else found
+
+    monkeypatch.setattr(metric, "score", score)
+    with pytest.raises(InterchangeError, match=r"NaN or infinite on some prompt under a bias of -8 at L0\.E1"):
+        dose_series(model, pairs, expert_site(0, 1), metric, plan=QUICK)
+
+
 def test_mistakes_are_named() -> None:
     model, pairs = random_model("mixtral"), random_pairs()
     metric = LogitDifference(model, [5], [7])
