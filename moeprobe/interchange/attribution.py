@@ -125,7 +125,7 @@ def take_layers(
     multiplier, parts = multiplier_of(model), {}
     before: Tensor | None = None
     for layer, kept in stream.layers.items():
-        if before is not None and kept.before is not None and not same(kept.before, before, tolerance(before.dtype)):
+        if before is not None and kept.before is not None and not _arrives(before, kept.before):
             raise InterchangeError(f"The stream departs before L{layer}: something stands between two layers.")
         parts[layer] = take_apart(places[layer], kept, stream.rows, multiplier)
         before = kept.after
@@ -136,7 +136,8 @@ def take_layers(
 
 
 def _arrives(left: Tensor, entered: Tensor) -> bool:
-    return same(entered.float(), left.float(), tolerance(left.dtype))
+    # Layers may lie on different devices.
+    return same(entered.float().cpu(), left.float().cpu(), tolerance(left.dtype))
 
 
 def attribute(

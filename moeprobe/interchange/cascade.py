@@ -197,17 +197,21 @@ def _compare(
     logits = (base.logits, edited.logits)
     if view is not None and view.capped and base.stream.head is not None and edited.stream.head is not None:
         logits = (base.stream.head[1], edited.stream.head[1])
-    total = direction(logits[1]) - direction(logits[0])
+    total = (direction(logits[1]) - direction(logits[0])).cpu()
+    if not bool(torch.isfinite(total).all()):
+        raise InterchangeError(f"{direction.name} is NaN or infinite on some prompt, before or after {site} is gone.")
     direct = indirect = torch.full_like(total, torch.nan)
     if view is not None:
-        written = {layer: view.read(edited.parts[layer].total() - parts.total()) for layer, parts in base.parts.items()}
+        written = {
+            layer: view.read(edited.parts[layer].total() - parts.total()).cpu() for layer, parts in base.parts.items()
+        }
         direct = written[site.layer]
         indirect = torch.stack([torch.zeros_like(direct), *(written[one.layer] for one in later)]).sum(dim=0)
     return Consequences(
         routers=router_changes(routed, real),
         experts=expert_changes(routed, real, view),
         parts=part_changes(later, view) if view is not None else Units((), {}),
-        total=total.double().cpu().numpy(),
-        direct=direct.double().cpu().numpy(),
-        indirect=indirect.double().cpu().numpy(),
+        total=total.double().numpy(),
+        direct=direct.double().numpy(),
+        indirect=indirect.double().numpy(),
     )

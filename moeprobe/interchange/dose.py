@@ -19,7 +19,7 @@ from moeprobe.editing import Reroute, Seen, Write, bias_for, reading, rerouting,
 from moeprobe.editing.oracle import weight_of
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.batch import Side, forward, pad_left
-from moeprobe.interchange.dosed import DoseResult, Series
+from moeprobe.interchange.dosed import DoseResult, Series, dose_name
 from moeprobe.interchange.metrics import Forced, Metric
 from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.parts import multiplier_of
@@ -115,7 +115,8 @@ def dose_series(
         progress: called with (forwards done, all).
 
     Raises:
-        InterchangeError: fewer than 2 pairs, a site or sham the layer has not, or a router that cannot be biased.
+        InterchangeError: fewer than 2 pairs, a site or sham the layer has not, a router that cannot be biased, or a
+            metric that is not finite.
     """
     plan = plan or DosePlan()
     if len(pairs) < 2:
@@ -176,6 +177,9 @@ class _Run:
                 stack.enter_context(writing(places, [Write(layer, "expert", index, "scale", factor)]))
             logits = forward(self.under.loaded.model, side, readouts=forced.tokens.shape[1])
         score = self.metric.score(logits, forced.tokens.to(logits.device), forced.counted.to(logits.device))
+        if not bool(torch.isfinite(score).all()):
+            under = "without a dose" if site is None else f"under a {kind} of {dose_name(dose)} at {site}"
+            raise InterchangeError(f"The metric is NaN or infinite on some prompt {under}. Narrow the grid.")
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.all)

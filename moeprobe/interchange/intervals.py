@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from moeprobe.errors import InterchangeError
+from moeprobe.interchange.ratio import tail
 
 Floats = NDArray[np.float64]
 # Resampled means held at a time: 10,000 draws x 256 columns are 20 MB.
@@ -19,8 +19,8 @@ class Means:
     """Means over prompts of several columns.
 
     Attributes:
-        mean, low, high: (columns,) mean over the prompts that have a value, and its 95 % bootstrap interval;
-            NaN where no prompt has one.
+        mean, low, high: (columns,) mean over the prompts that have a value, and its 95 % bootstrap interval
+            (`ratio.tail`); NaN where no prompt has one.
         count: (columns,) prompts that have a value.
     """
 
@@ -54,7 +54,7 @@ def means(values: Floats, *, bootstrap: int = 10_000, seed: int = 0) -> Means:
     if prompts < 2:
         raise InterchangeError(f"An interval over prompts needs at least 2 prompts; there is {prompts}.")
     draws = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=bootstrap)
-    weights, cut = draws.astype(np.float64), _tail(prompts)
+    weights, cut = draws.astype(np.float64), tail(prompts)
     known = ~np.isnan(table)
     filled = np.where(known, table, 0.0)
     count = known.sum(axis=0)
@@ -68,12 +68,6 @@ def means(values: Floats, *, bootstrap: int = 10_000, seed: int = 0) -> Means:
             low[part][usable], high[part][usable] = np.nanquantile(drawn[:, usable], [cut, 1 - cut], axis=0)
     mean = np.where(count > 0, filled.sum(axis=0) / np.maximum(count, 1), np.nan)
     return Means(mean, low, high, count)
-
-
-def _tail(prompts: int) -> float:
-    """Share of the resamples cut off at either end. A plain percentile interval is too narrow for few prompts;
-    Hesterberg (2015, The American Statistician 69, 371-386) widens it by sqrt(n / (n - 1)) and by t quantiles."""
-    return float(norm.cdf(t.ppf(0.025, prompts - 1) * np.sqrt(prompts / (prompts - 1))))
 
 
 def number(value: float) -> float | None:

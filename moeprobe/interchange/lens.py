@@ -89,13 +89,13 @@ def lens(model: PreTrainedModel, stream: Stream, logits: Tensor, direction: Dire
         )
     entered, left = (value.float() for value in stream.norm)
     bound = tolerance(stream.head[0].dtype)
-    if not same(left, stream.head[0].float(), bound):
+    if not same(left.cpu(), stream.head[0].float().cpu(), bound):
         raise InterchangeError(
             f"{type(model).__name__} changes the stream between its last norm and its unembedding, which direct "
             "attribution does not follow."
         )
     gain, offset, centred = _norm(stream.norm_module, entered, left, bound)
-    weight, bias = _difference(model.get_output_embeddings(), direction)
+    weight, bias = (one.to(gain.device) for one in _difference(model.get_output_embeddings(), direction))
     scale, capped = _after(model, stream.head[1].float(), logits.float(), direction, bound)
     rows = gain * weight * scale
     if centred:  # subtracting the mean is linear: it moves to the other factor

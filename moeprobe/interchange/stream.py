@@ -1,6 +1,6 @@
 """One forward's residual stream: what stands in it before and after each layer, and what each layer added.
 
-Only the rows that were asked for are kept (the read-out, most often), but the routers' choices of all rows.
+Only the read-out rows are kept (the last column of each element), but the routers' choices of all rows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class Stream:
     """What `watching` kept of one forward.
 
     Attributes:
-        rows: (n,) rows of the forward that are kept.
+        rows: (n,) rows of the forward that are kept: the last of each element.
         layers: by layer.
         norm: (n, width) each: what went into the last norm and what came out of it.
         norm_module: that norm, the last one that ran beside the layers.
@@ -88,7 +88,7 @@ def watching(model: PreTrainedModel, places: Mapping[int, Places], rows: Tensor)
     Args:
         model: the model.
         places: of all its layers.
-        rows: (n,) rows (element * columns + column) whose values are kept.
+        rows: (batch,) the row (element * columns + column) of each element's last column; from `columns_of`.
     """
     stream = Stream(rows, {layer: Layer() for layer in places})
     handles: list[RemovableHandle] = []
@@ -199,12 +199,9 @@ def _end_hooks(model: PreTrainedModel, places: Mapping[int, Places], stream: Str
 
     def head(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
         del module
-        entered, left = flat(args[0]), flat(first(result))
-        rows = stream.rows.to(entered.device)
-        if len(entered) <= int(stream.rows.max()):
-            # Logits of the last columns alone were asked for; the rows that are kept are the last of each element.
-            rows = (torch.arange(len(rows), device=rows.device) + 1) * (len(entered) // len(rows)) - 1
-        stream.head = (entered[rows].detach().clone(), left[rows].detach().clone())
+        # Of the columns whose logits were asked for, however many, the last is the one that is kept.
+        if args[0].dim() == 3 and len(args[0]) == len(stream.rows):
+            stream.head = (args[0][:, -1].detach().clone(), first(result)[:, -1].detach().clone())
 
     handles = [child.register_forward_hook(norm) for child in trunk(model, places).children() if is_norm(child)]
     unembedding = model.get_output_embeddings()

@@ -137,7 +137,7 @@ def test_routing_and_heads_by_hand(random_cascade: CascadeResult) -> None:
             before, after = (projection.weight[:, 8:16] @ heads[layer][8:16] for heads in hand.heads)
             ratio = float((after.norm() / before.norm()).detach())
             assert own.parts.of(f"L{layer}.H1", "norm_ratio")[place] == pytest.approx(ratio, abs=1e-4)
-            cosine = float(torch.nn.functional.cosine_similarity(before, after, dim=0))
+            cosine = float(torch.nn.functional.cosine_similarity(before, after, dim=0).detach())
             assert own.parts.of(f"L{layer}.H1", "cosine")[place] == pytest.approx(cosine, abs=1e-4)
     assert own.routers.measures["replaced"].any()  # some choices did change
 
@@ -220,7 +220,8 @@ def test_against_shams(random_cascade: CascadeResult) -> None:
     larger = sum(np.abs(sham.mean(axis=0)) >= np.abs(own.mean(axis=0)) for sham in shams)
     np.testing.assert_array_equal(found.rank, 1 + larger)
     head, lines = random_cascade.table("zero", "routers", "replaced")
-    assert len(lines) == 2
+    moved = random_cascade.compared("zero", "routers", "replaced").own.mean
+    assert len(lines) == (moved != 0).sum() > 0
     assert head[1] == "replaced"
     record = json.loads(json.dumps(random_cascade.to_json(), allow_nan=False))
     assert record["edits"]["zero"]["routers"]["L1.router"]["replaced"]["per_prompt"] == list(
@@ -233,8 +234,9 @@ def test_mistakes_are_named() -> None:
     for site, message in ((expert_site(0, 7), "E0 to E3"), (expert_site(8, 0), "no layer 8")):
         with pytest.raises(InterchangeError, match=message):
             cascade(model, PROMPTS, site, TARGET, plan=PLAN)
-    with pytest.raises(InterchangeError, match="has 64 tokens"):
-        cascade(model, PROMPTS, expert_site(0, 1), Direction((64,)), plan=PLAN)
+    size = model.model.config.vocab_size
+    with pytest.raises(InterchangeError, match=f"has {size} tokens"):
+        cascade(model, PROMPTS, expert_site(0, 1), Direction((size,)), plan=PLAN)
     with pytest.raises(InterchangeError, match="zero and bar"):
         CascadePlan(edits=("ablate",))
 

@@ -15,7 +15,8 @@ from moeprobe.interchange.dosed import DoseResult
 from moeprobe.interchange.intervals import means
 from moeprobe.interchange.metrics import ControlNLL, LogitDifference
 from moeprobe.interchange.pairs import TokenPair
-from moeprobe.interchange.shams import Usage, nearest, usage_of
+from moeprobe.interchange.profile import LayerProfile
+from moeprobe.interchange.shams import nearest, usage_of
 from moeprobe.interchange.trend import contrast, trend
 from moeprobe.models import LoadedModel, smollm2
 from moeprobe.prompts import Prompt
@@ -183,12 +184,12 @@ def test_the_interval_of_a_mean_keeps_its_level_with_few_prompts() -> None:
 
 
 def test_shams_are_the_nearest_and_ties_count_against() -> None:
-    usage = Usage(np.array([0.5, 0.48, 0.1, 0.0, 0.52]), np.array([1.0, 1.1, 9.0, 0.0, 1.0]))
+    usage = LayerProfile(np.array([0.5, 0.48, 0.1, 0.0, 0.52]), np.array([1.0, 1.1, 9.0, 0.0, 1.0]))
     assert nearest(expert_site(3, 0), usage, 2) == [expert_site(3, 4), expert_site(3, 1)]
     assert expert_site(3, 3) not in nearest(expert_site(3, 0), usage, 9)
     with pytest.raises(InterchangeError, match="E0 to E4"):
         nearest(expert_site(3, 5), usage, 2)
-    alone = Usage(np.array([1.0, 0.0]), np.array([1.0, 0.0]))
+    alone = LayerProfile(np.array([1.0, 0.0]), np.array([1.0, 0.0]))
     with pytest.raises(InterchangeError, match="has no shams"):
         nearest(expert_site(3, 0), alone, 2)
     flat = trend([0.0, 1.0, 2.0], np.ones((3, 3)), bootstrap=100)
@@ -232,6 +233,20 @@ def test_usage_by_hand() -> None:
 def test_plans_that_make_no_sense(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InterchangeError, match=message):
         DosePlan(**change)
+
+
+def test_a_metric_that_breaks_ends_the_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = random_model("mixtral"), random_pairs()
+    metric = LogitDifference(model, [5], [7])
+    original, calls = metric.score, iter(range(100))
+
+    def score(*given: Any) -> torch.Tensor:
+        found = original(*given)
+        return found / 0 if next(calls) == 2 else found
+
+    monkeypatch.setattr(metric, "score", score)
+    with pytest.raises(InterchangeError, match=r"NaN or infinite on some prompt under a bias of -8 at L0\.E1"):
+        dose_series(model, pairs, expert_site(0, 1), metric, plan=QUICK)
 
 
 def test_mistakes_are_named() -> None:

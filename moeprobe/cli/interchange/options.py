@@ -47,6 +47,14 @@ def metric_options(function: Command) -> Command:
             show_default=True,
             help="How prompt positions are paired.",
         ),
+    ):
+        function = option(function)
+    return measure_options(function)
+
+
+def measure_options(function: Command) -> Command:
+    """--metric and what metrics need, for experiments that align nothing."""
+    for option in (
         click.option("--continuation", metavar="TEXT", help="With continuation-log-prob: the text that is scored."),
         click.option("--refusal", multiple=True, metavar="WORD", help="With refusal-log-odds: how refusals begin."),
         click.option("--away", multiple=True, metavar="WORD", help="With logit-difference: words it counts against."),
