@@ -132,16 +132,14 @@ def _prompts(options: dict[str, Any]) -> list["Prompt"]:
     return [Prompt(f"prompt-{number}", text) for number, text in enumerate(options["texts"], 1)]
 
 
-def _donors(entries: Sequence["Prompt"], options: dict[str, Any]) -> "list[Prompt] | str | None":
+def _donors(entries: Sequence["Prompt"], options: dict[str, Any]) -> "list[Prompt] | Prompt | None":
     """One donor for each prompt, one for all, or none."""
     from moeprobe.prompts import Prompt
 
     if options["pair_donors"]:
         return partners(entries)
-    texts = options["donors"]
-    if not texts:
-        return None
-    return texts[0] if len(texts) == 1 else [Prompt(f"donor-{number}", text) for number, text in enumerate(texts, 1)]
+    given = [Prompt(f"donor-{number}", text) for number, text in enumerate(options["donors"], 1)]
+    return given[0] if len(given) == 1 else given or None
 
 
 def partners(entries: Sequence["Prompt"]) -> list["Prompt"]:
@@ -218,14 +216,14 @@ def _compared(
     """Every arm beside the same batch unedited: with donors in it where the arm has them."""
     plain = produce((), None)
     columns = [[Part(one, one) for one in plain]]
-    beside: dict[tuple[str, ...], list[EditedText]] = {}
+    beside: dict[str, list[EditedText]] = {}
     for arm in arms:
         needs = {edit.needs for edit in arm}
         made = produce(arm, donors if "donor" in needs else None)
         base = plain
         lending = [one.donor for one in made[::samples]]
         if lending[0] is not None:
-            key = tuple(donor.id for donor in lending if donor is not None)
+            key = repr(lending)
             if key not in beside:
                 beside[key] = produce((), lending)
             base = beside[key]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from moeprobe.errors import InterchangeError
+from moeprobe.interchange.ratio import ratios, resamples
 
 Floats = NDArray[np.float64]
 
@@ -24,8 +25,8 @@ class Change:
             bootstrap it has a width where all pairs moved alike.
         percent: points as a percentage of the gap, a ratio of sums over pairs; None: no gap was given, or it is not
             positive.
-        percent_ci: 95 %, bootstrap over pairs; None likewise, or where more than 2.5 % of the draws have no gap. It
-            has no width where all pairs moved alike: see points_ci then.
+        percent_ci: 95 %, bootstrap over pairs as in `ratio.ratios`; None likewise, or where too many draws have no gap.
+            It has no width where all pairs moved alike: see points_ci then.
         p: exact McNemar test, two-sided.
         per_pair: (all pairs,) signed change of each: -1, 0 or 1; NaN where it was left out.
     """
@@ -90,17 +91,11 @@ def _paired_interval(rose: int, fell: int, pairs: int) -> tuple[float, float]:
 
 
 def _of_gap(moved: Floats, gap: Floats, draws: int, seed: int) -> tuple[float | None, tuple[float, float] | None]:
-    """Ratio of sums in percent, with a percentile bootstrap interval over the pairs that have both."""
+    """Ratio of sums in percent with its interval, over the pairs that have both."""
     both = ~np.isnan(moved) & ~np.isnan(gap)
     moved, gap = moved[both], gap[both]
-    if not len(gap) or gap.sum() <= 0:
+    if len(gap) < 2 or gap.sum() <= 0:
         return None, None
-    drawn = np.random.default_rng(seed).integers(0, len(gap), (draws, len(gap)))
-    bottom, top = gap[drawn].sum(axis=1), moved[drawn].sum(axis=1)
-    # A draw without a gap has no ratio; it counts against both ends.
-    usable = bottom > 0
-    ratio = 100 * top / np.where(usable, bottom, 1)
-    low = float(np.quantile(np.where(usable, ratio, -np.inf), 0.025, method="lower"))
-    high = float(np.quantile(np.where(usable, ratio, np.inf), 0.975, method="higher"))
-    percent = float(100 * moved.sum() / gap.sum())
-    return percent, (low, high) if np.isfinite([low, high]).all() else None
+    found = ratios(moved[:, None], gap, resamples(len(gap), draws, seed))
+    interval = float(found.low[0]), float(found.high[0])
+    return float(found.percent[0]), interval if np.isfinite(interval).all() else None

@@ -83,7 +83,7 @@ def _difference(loaded: LoadedModel, text: str, shift: int = 0, **how: Any) -> t
     for place, one in enumerate(made):
         donor = None if donors is None else donors[place].ids
         for step, token in enumerate(one.tokens):
-            logits = seen[step - len(one.tokens)] if how.get("prefill_chunk") else seen[step]
+            logits = seen[step - len(one.tokens)]  # all sequences end together; chunks of the prompt come first
             given = jobs[place].ids, donor, list(one.tokens[:step])
             wanted = next_logits(loaded, places, edits, *given, shift=shift)
             assert int(logits[place].argmax()) == token
@@ -108,9 +108,10 @@ def test_a_donor_one_token_off_is_seen(family: LoadedModel, text: str) -> None:
     assert edited > EFFECT
 
 
-def test_a_prompt_in_chunks() -> None:
+@pytest.mark.parametrize("how", [{"prefill_chunk": 4}, {"cache": "static"}])
+def test_a_prompt_in_chunks_and_a_static_cache(how: dict[str, Any]) -> None:
     loaded = LoadedModel(build("qwen2_moe"), _words(), "qwen2_moe")
-    edited, plain = _difference(loaded, "swap:L2.E* / zero:L1.E2@answer", prefill_chunk=4)
+    edited, plain = _difference(loaded, "swap:L2.E* / zero:L1.E2@answer", **how)
     assert edited < WORST[loaded.id]
     assert plain > EFFECT
 
@@ -270,6 +271,24 @@ def test_noise_is_as_long_as_the_difference(compiled: LoadedModel, compiled_prom
     assert (noisy - swapped).norm(dim=1).max() > 0.1
 
 
+@pytest.mark.parametrize("site", ["L1.E*", "L2.shared", "L1.moe", "L2.H3", "L1.residual"])
+def test_noise_at_every_kind_of_site(site: str) -> None:
+    """It changes the logits, by another amount than the swap; padding and batch change nothing about it."""
+    loaded = LoadedModel(build("qwen2_moe"), _words(), "qwen2_moe")
+    jobs, donors = _jobs(LENGTHS, 1), _jobs(DONOR_LENGTHS, 2)
+
+    def last(text: str, size: int) -> torch.Tensor:
+        with _logits(loaded) as seen:
+            generate_edited(loaded, jobs, text, Decoding(max_new_tokens=1, batch_size=size), donors=donors)
+        return torch.cat([one[: len(one) // 2] for one in seen])
+
+    noisy, swapped, plain = last(f"noise:{site}", 6), last(f"swap:{site}", 6), last(f"scale:{site}=1", 6)
+    assert (noisy - plain).abs().amax(dim=1).min() > EFFECT
+    assert (noisy - swapped).abs().amax(dim=1).min() > EFFECT
+    # Alone in their batches, with other seeds by number but the same draws for the first.
+    assert torch.allclose(last(f"noise:{site}", 2), noisy, atol=WORST["qwen2_moe"])
+
+
 def test_refused(bytes32: LoadedModel) -> None:
     def run(edits: str = "zero:L1.E1", prompts: Any = ("a", "b"), **how: Any) -> None:
         generate_edited(bytes32, prompts, edits, how.pop("decoding", Decoding(max_new_tokens=2)), **how)
@@ -286,7 +305,7 @@ def test_refused(bytes32: LoadedModel) -> None:
         ({"decoding": Decoding(prompt_lookup=2)}, "plain decoding"),
         ({"edits": "scale:L1.E*=1e38"}, "no finite scores"),
         ({"edits": "bar:L1.E*"}, "cannot be barred"),
-        ({"edits": "force:L1.E0-E2"}, "more cannot be forced"),
+        ({"edits": "force:L1.E0-E2"}, "3 cannot be forced"),
     ):
         with pytest.raises(InterchangeError, match=message):
             run(**how)
