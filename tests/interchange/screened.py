@@ -93,7 +93,7 @@ class Exact:
         with writing(self.places, [Write(site.layer, site.kind, touched, "add", difference)]):
             return self._score(own)
 
-    def slope(self, site: Site, *, zero: bool = False, step: float = 1e-3) -> float:
+    def slope(self, site: Site, *, zero: bool = False, step: float = 1e-4) -> float:
         """Derivative of the metric along the swap, by central differences."""
         up, down = (self.metric(site, part, zero=zero) for part in (step, -step))
         return (up - down) / (2 * step)
