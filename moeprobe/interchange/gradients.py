@@ -64,12 +64,15 @@ def sense(
     if model.training:
         raise InterchangeError("The model is in training mode, where dropout makes every run another. Call eval().")
     wanted = list(dict.fromkeys(wanted))
-    with torch.inference_mode(False), torch.enable_grad(), _frozen(model), _differentiable(model):
-        with _Tracks(places, wanted) as tracks, reading(places, wanted) as seen, _explained(model):
-            score = run()
-            tracks.check(score)
-            held = list(tracks.held.values())
-            found = torch.autograd.grad(score.sum(), held, allow_unused=True)
+    tracks = _Tracks(places, wanted)
+    with (
+        torch.inference_mode(False), torch.enable_grad(), _frozen(model), _differentiable(model), _explained(model),
+        reading(places, wanted) as seen, tracks,
+    ):  # fmt: skip
+        score = run()
+        tracks.check(score)
+        held = list(tracks.held.values())
+        found = torch.autograd.grad(score.sum(), held, allow_unused=True)
     slopes = {}
     for place, value, slope in zip(tracks.held, held, found, strict=True):
         # A place that no later value depends on has slope 0 (heads that are computed and not used).
@@ -125,7 +128,9 @@ class _Tracks:
             del module
             given = arguments(args, kwargs)[0] if kind in ("expert", "router") else (*args, *kwargs.values())[0]
             if kind == "shared" and self.places[layer].shared_gate is not None:
-                self.gates[place] = gate_values(self.places[layer], flat(given)).detach()
+                gate = gate_values(self.places[layer], flat(given)).detach().float()
+                # Where a gate underflows to 0 nothing comes through, and the slope counts as 0.
+                self.gates[place] = gate.clamp(min=torch.finfo(gate.dtype).tiny)
             held = self._hold(place, first(result), given)
             return held if isinstance(result, Tensor) else (held, *result[1:])
 

@@ -16,26 +16,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moeprobe.editing import Places, find_places
+from moeprobe.editing import Places, Seen, layout_of, reading
 from moeprobe.editing.oracle import expert_output
-from moeprobe.editing.seen import Choice, Place, Seen, experts_of, heads_of, place_of, reading
+from moeprobe.editing.seen import Choice, Place, experts_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Alignment, check_alignment, partners
-from moeprobe.interchange.batch import Side, check_room, forward, pad_left, row_map
-from moeprobe.interchange.donors import donors as draw_donors
+from moeprobe.interchange.alignment import Span, partners
+from moeprobe.interchange.arms import ARMS, DEFAULT, OTHER, Arm
+from moeprobe.interchange.batch import Side, forward, pad_left, row_map
 from moeprobe.interchange.gradients import Sensed, sense
-from moeprobe.interchange.metrics import ControlNLL, Forced, Metric
+from moeprobe.interchange.lab import Givers, Lab, check_pairs, givers_of
 from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.interchange.screen import Screen
-from moeprobe.models import LoadedModel
 from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
-# Called with (batches done, batches in all).
+Marks = NDArray[np.bool_]
+# Called with (pairs done, pairs in all).
 Progress = Callable[[int, int], None]
 KINDS = ("expert", "head", "shared", "moe", "residual")
-# Recipient of each experiment, and how a change of the metric is counted: positive is in the direction of the gap.
-EXPERIMENTS = {"necessity": ("sensitive", -1.0), "sufficiency": ("control", 1.0)}
+# Where the values of the arms come from that can be estimated.
+SOURCES = ("partner", "placebo", "random", "resample", "zero")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Experiment:
 
     recipient: Sensed
     real: Tensor
-    donors: Mapping[str, Donors]
+    donors: dict[str, Donors]
 
 
 @dataclass(frozen=True)
@@ -78,67 +78,63 @@ class Estimates:
     """
 
     changes: Sequence[Mapping[str, Floats]]
-    used: NDArray[np.bool_]
+    used: Marks
 
 
 def screen(
-    loaded: LoadedModel,
+    lab: Lab,
     pairs: Sequence[TokenPair],
     *,
     kinds: Sequence[str] = ("expert",),
-    metric: Metric | None = None,
-    alignment: Alignment | None = None,
-    controls: Sequence[str] = (),
-    seed: int = 0,
-    batch_size: int = 8,
+    arms: Sequence[str] = DEFAULT,
     progress: Progress | None = None,
 ) -> Screen:
-    """Estimate necessity, sufficiency and knock-out of every site of some kinds, for every pair.
+    """Estimate the effect of every site of some kinds in some arms, for every pair.
 
-    Costs one forward and one backward for each side of each batch, and one forward more for each kind of control donor
-    and side. Memory grows with `batch_size` as in training with frozen weights: the activations of one batch.
-    The experts run eagerly meanwhile (`gradients.sense` says why), whatever implementation is set.
+    Costs one forward and one backward for each side of each batch, and one forward more for each kind of donor from
+    other pairs. Memory grows with the lab's batch size as in training with frozen weights: the activations of one
+    batch. The experts run eagerly meanwhile (`gradients` says why), whatever implementation is set.
 
     Args:
-        loaded: the model.
+        lab: model, metric, alignment, batch size; the swap is the contribution.
         pairs: pairs of prompts.
         kinds: of KINDS; every site of these kinds in every layer that has them.
-        metric: what is measured; the default is the control's NLL of 5 tokens.
-        alignment: which positions stand for which; the default is the end of the prompt. A knock-out acts at every
-            position.
-        controls: other donors to estimate as well, of `donors.KINDS`: "placebo" and "random".
-        seed: of the draw of those donors.
-        batch_size: pairs per forward.
-        progress: called after each batch.
+        arms: names in `arms.ARMS`, of those with a source in SOURCES.
+        progress: called after each batch of pairs.
 
     Raises:
-        InterchangeError: no pairs, none of the kinds in this model, pairs that cannot be aligned so, or a model that
-            gives no gradient.
+        InterchangeError: no pairs, no such kind in this model, an arm or swap that cannot be estimated, pairs that
+            cannot be aligned, or a model that gives no gradient.
     """
-    if not pairs:
-        raise InterchangeError("There are no pairs to screen with.")
-    metric, alignment = metric or ControlNLL(), alignment or Alignment()
-    check_alignment(alignment, pairs)
-    work = _Work(loaded, find_places(loaded.model), tuple(kinds), metric, alignment)
-    given = {
-        (kind, side): draw_donors(pairs, kind, seed, recipient=side, same_length=alignment.name == "equal")
-        for kind in controls
-        for side in SIDES
-    }
-    starts = range(0, len(pairs), batch_size)
-    parts: list[dict[str, Floats]] = []
-    used = np.zeros(len(work.sites), bool)
-    for number, start in enumerate(starts):
-        chosen = list(range(start, min(start + batch_size, len(pairs))))
-        part, chose = work.batch(pairs, chosen, given)
-        parts.append(part)
-        used |= chose
-        if progress is not None:
-            progress(number + 1, len(starts))
+    with torch.inference_mode(False), torch.no_grad():
+        check_pairs(lab, pairs)
+        givers = givers_of(lab, pairs, arms)
+        wrong = [name for name in arms if ARMS[name].source not in SOURCES]
+        if wrong or lab.swap != "contribution":
+            what = f"The arm {wrong[0]}" if wrong else f"The swap {lab.swap!r}"
+            raise InterchangeError(f"{what} cannot be estimated from a gradient. Name sites and measure it exactly.")
+        work = _Work(lab, pairs, givers, [ARMS[name] for name in arms], places_of(lab.places, kinds))
+        parts: list[dict[str, Floats]] = []
+        used = np.zeros(len(work.sites), bool)
+        for start in range(0, len(pairs), lab.batch_size):
+            part, chose = work.batch(list(range(start, min(start + lab.batch_size, len(pairs)))))
+            parts.append(part)
+            used |= chose
+            if progress is not None:
+                progress(min(start + lab.batch_size, len(pairs)), len(pairs))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     scores = {side: joined.pop(side) for side in SIDES}
     ids = tuple(pair.id for pair in pairs)
     return Screen(ids, tuple(work.sites), scores["sensitive"], scores["control"], joined, used)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """One run for each pair of a batch: prompts, their spans, and prompts with what is forced after them."""
+
+    prompts: list[tuple[int, ...]]
+    spans: list[Span | None]
+    side: Side
 
 
 class _Work:
@@ -146,97 +142,68 @@ class _Work:
 
     def __init__(
         self,
-        loaded: LoadedModel,
-        places: Mapping[int, Places],
-        kinds: tuple[str, ...],
-        metric: Metric,
-        alignment: Alignment,
+        lab: Lab,
+        pairs: Sequence[TokenPair],
+        givers: Mapping[tuple[str, str], Givers],
+        arms: Sequence[Arm],
+        wanted: Sequence[Place],
     ) -> None:
-        self.loaded, self.places, self.metric, self.alignment = loaded, places, metric, alignment
-        self.wanted = places_of(places, kinds)
-        self.sites = [site for place in self.wanted for site in sites_at(places, place)]
+        self.lab, self.pairs, self.givers, self.arms, self.wanted = lab, pairs, givers, arms, wanted
+        self.sites = [site for place in wanted for site in sites_at(lab.places, place)]
 
-    def batch(
-        self, pairs: Sequence[TokenPair], chosen: Sequence[int], given: Mapping[tuple[str, str], NDArray[np.int64]]
-    ) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
-        """Scores (pairs,) by side and estimates (pairs, sites) by effect, of one batch; and which sites were used."""
-        own = [pairs[place] for place in chosen]
-        with torch.no_grad():
-            forced = self.metric.prepare(self.loaded, own)
-        sides = {name: self._side([pair.side(name) for pair in own], forced) for name in SIDES}
-        sensed = {name: self._sense(sides[name], forced) for name in SIDES}
-        experiments = []
-        for effect, (side, _) in EXPERIMENTS.items():
-            other = _other(side)
-            rows = self._rows(own, own, (side, other), (sides[side], sides[other]), forced)
-            donors = {effect: Donors(sensed[other].seen, sides[other].real(), rows)}
-            for (kind, recipient), places in given.items():
-                if recipient == side:
-                    picked = [pairs[places[place]] for place in chosen]
-                    giver = side if kind == "placebo" else other
-                    donors[f"{kind}_{effect}"] = self._control(own, picked, (side, giver), sides[side], forced)
-            experiments.append(Experiment(sensed[side], sides[side].real(), donors))
-        found = estimate(self.places, self.wanted, experiments, len(own))
-        result: dict[str, Floats] = {name: sensed[name].score.cpu().numpy() for name in SIDES}
-        for (_, sign), changes in zip(EXPERIMENTS.values(), found.changes, strict=True):
-            result.update({name: sign * change for name, change in changes.items() if name != "zero"})
-        result["knockout"] = -found.changes[0]["zero"]
+    def batch(self, batch: Sequence[int]) -> tuple[dict[str, Floats], Marks]:
+        """Scores (pairs,) by side and estimates (pairs, sites) by arm, of one batch; and which sites were used."""
+        lab = self.lab
+        forced = lab.metric.prepare(lab.loaded, [self.pairs[place] for place in batch])
+
+        def runs(sources: Sequence[tuple[int, str]]) -> _Runs:
+            prompts = [self.pairs[place].side(side) for place, side in sources]
+            side = pad_left([forced.run(ids, run) for run, ids in enumerate(prompts)], lab.loaded.pad_token)
+            return _Runs(prompts, [self.pairs[place].span(side) for place, side in sources], side)
+
+        def sensed(mine: _Runs) -> Sensed:
+            def score() -> Tensor:
+                logits = forward(lab.loaded.model, mine.side, readouts=forced.tokens.shape[1])
+                return lab.metric.score(logits, forced.tokens, forced.counted)
+
+            return sense(lab.loaded.model, lab.places, self.wanted, score)
+
+        def donors(mine: _Runs, theirs: _Runs, seen: Seen) -> Donors:
+            rows = self._rows(mine, theirs, forced.tokens.shape[1] - 1)
+            return Donors(seen, theirs.side.real(), row_map(mine.side, theirs.side, rows))
+
+        own = {side: runs([(place, side) for place in batch]) for side in SIDES}
+        slopes = {side: sensed(own[side]) for side in SIDES}
+        experiments = {side: Experiment(slopes[side], own[side].side.real(), {}) for side in SIDES}
+        for arm in self.arms:
+            side, mine = arm.recipient, own[arm.recipient]
+            if arm.source == "partner":
+                experiments[side].donors[arm.name] = donors(mine, own[OTHER[side]], slopes[OTHER[side]].seen)
+            elif arm.source != "zero":
+                given = self.givers[side, arm.source]
+                theirs = runs([(int(given.pairs[place]), given.sides[place]) for place in batch])
+                with reading(lab.places, self.wanted) as seen:
+                    forward(lab.loaded.model, theirs.side, readouts=1)
+                experiments[side].donors[arm.name] = donors(mine, theirs, seen)
+        found = estimate(lab.places, self.wanted, list(experiments.values()), len(batch))
+        result: dict[str, Floats] = {side: slopes[side].score.cpu().numpy() for side in SIDES}
+        for arm in self.arms:
+            change = found.changes[SIDES.index(arm.recipient)]["zero" if arm.source == "zero" else arm.name]
+            result[arm.name] = -change if arm.recipient == "sensitive" else change
         return result, found.used
 
-    def _side(self, prompts: Sequence[tuple[int, ...]], forced: Forced) -> Side:
-        runs = [forced.run(prompt, place) for place, prompt in enumerate(prompts)]
-        check_room(self.loaded, [len(run) for run in runs])
-        return pad_left(runs, self.loaded.pad_token)
-
-    def _sense(self, side: Side, forced: Forced) -> Sensed:
-        model, tokens = self.loaded.model, forced.tokens
-
-        def run() -> Tensor:
-            logits = forward(model, side, readouts=tokens.shape[1])
-            return self.metric.score(logits, tokens, forced.counted)
-
-        return sense(model, self.places, self.wanted, run)
-
-    def _rows(
-        self,
-        own: Sequence[TokenPair],
-        givers: Sequence[TokenPair],
-        names: tuple[str, str],
-        sides: tuple[Side, Side],
-        forced: Forced,
-    ) -> Tensor:
-        """(recipient rows,) the donor's row, or -1. `names` and `sides`: the recipients', then the donors'."""
+    def _rows(self, mine: _Runs, theirs: _Runs, forced: int) -> list[NDArray[np.int64]]:
+        """For each run the donor's position for each of the recipient's, or -1."""
         found = []
-        for place, (mine, theirs) in enumerate(zip(own, givers, strict=True)):
-            spans = (mine.span(names[0]), theirs.span(names[1]))
-            found.append(
-                partners(
-                    forced.run(mine.side(names[0]), place),
-                    forced.run(theirs.side(names[1]), place),
-                    self.alignment,
-                    spans=None if spans[0] is None or spans[1] is None else (spans[0], spans[1]),
-                    forced=forced.tokens.shape[1] - 1,
-                )
-            )
-        return row_map(*sides, found)
-
-    def _control(
-        self,
-        own: Sequence[TokenPair],
-        picked: Sequence[TokenPair],
-        names: tuple[str, str],
-        recipient: Side,
-        forced: Forced,
-    ) -> Donors:
-        """A forward of donors from other pairs, each followed by what is forced after the recipient."""
-        donor = self._side([pair.side(names[1]) for pair in picked], forced)
-        with torch.no_grad(), reading(self.places, self.wanted) as seen:
-            forward(self.loaded.model, donor, readouts=1)
-        return Donors(seen, donor.real(), self._rows(own, picked, names, (recipient, donor), forced))
+        for place, ends in enumerate(zip(mine.spans, theirs.spans, strict=True)):
+            spans = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+            own, given = ([*runs.prompts[place], *[0] * forced] for runs in (mine, theirs))
+            found.append(partners(own, given, self.lab.alignment, spans=spans, forced=forced))
+        return found
 
 
 def places_of(places: Mapping[int, Places], kinds: Sequence[str]) -> list[Place]:
-    """Every (layer, kind) of these kinds that the model has.
+    """Every (layer, kind) of these kinds that the model has, in the order of KINDS and layers.
 
     Raises:
         InterchangeError: an unknown kind, or one the model has nowhere; a refusal says why.
@@ -244,20 +211,13 @@ def places_of(places: Mapping[int, Places], kinds: Sequence[str]) -> list[Place]
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise InterchangeError(f"{(unknown or ['nothing'])[0]!r} cannot be screened. Choose of {', '.join(KINDS)}.")
-    found: list[Place] = []
-    for kind in dict.fromkeys(kinds):
-        having, reason = [], "there is none"
-        for layer in sorted(places):
-            try:
-                place_of(places, layer, kind)
-            except InterchangeError as problem:
-                reason = str(problem)
-            else:
-                having.append((layer, kind))
-        if not having:
-            raise InterchangeError(f"No layer of this model has a {kind} that could be screened: {reason}")
-        found += having
-    return sorted(found, key=lambda place: (KINDS.index(place[1]), place[0]))
+    layout = layout_of(places)
+    found = {kind: [(layer, kind) for layer in sorted(places) if layout.count(layer, kind)] for kind in KINDS}
+    for kind in kinds:
+        if not found[kind]:
+            first = next((layer for layer in sorted(places) if kind in places[layer].refused), min(places))
+            raise InterchangeError(f"There is no {kind} to be screened: {layout.why_not(first, kind)}")
+    return [place for kind in KINDS if kind in kinds for place in found[kind]]
 
 
 def sites_at(places: Mapping[int, Places], place: Place) -> list[Site]:
@@ -265,8 +225,7 @@ def sites_at(places: Mapping[int, Places], place: Place) -> list[Site]:
     layer, kind = place
     if kind not in ("expert", "head"):
         return [Site(layer, kind)]
-    count = experts_of(places[layer]).experts if kind == "expert" else heads_of(places[layer]).count
-    return [Site(layer, kind, index) for index in range(count)]
+    return [Site(layer, kind, index) for index in range(layout_of({layer: places[layer]}).count(layer, kind))]
 
 
 def estimate(
@@ -364,7 +323,3 @@ class _Values:
         values[row, slot] = found.float()
         self.used[experts.unique().cpu()] = True
         return torch.where(valid, choice.ids, site.experts).long(), values
-
-
-def _other(side: str) -> str:
-    return SIDES[1 - SIDES.index(side)]

@@ -51,10 +51,12 @@ class Linear:
         return {"name": self.name}
 
     def prepare(self, loaded: LoadedModel, pairs: Sequence[TokenPair]) -> Forced:
+        del loaded
         shape = (len(pairs), 2)
         return Forced(torch.full(shape, 7), torch.ones(shape, dtype=torch.bool))
 
     def score(self, logits: Tensor, tokens: Tensor, counted: Tensor) -> Tensor:
+        del tokens, counted
         chance = torch.Generator().manual_seed(11)
         weights = torch.randn(logits.shape[1], VOCABULARY, generator=chance, dtype=torch.float64)
         return (logits[..., :VOCABULARY].double() * weights).sum(dim=(1, 2))
@@ -93,7 +95,11 @@ class Exact:
         with writing(self.places, [Write(site.layer, site.kind, touched, "add", difference)]):
             return self._score(own)
 
-    def slope(self, site: Site, *, zero: bool = False, step: float = 1e-4) -> float:
-        """Derivative of the metric along the swap, by central differences."""
-        up, down = (self.metric(site, part, zero=zero) for part in (step, -step))
-        return (up - down) / (2 * step)
+    def slopes(self, site: Site, *, zero: bool = False) -> list[float]:
+        """Derivative of the metric along the swap, by central differences of two step sizes: the larger may cross
+        another choice of experts, in the smaller the rounding of routers shows, which compute in float32."""
+        found = []
+        for step in (1e-3, 1e-4):
+            up, down = (self.metric(site, part, zero=zero) for part in (step, -step))
+            found.append((up - down) / (2 * step))
+        return found
