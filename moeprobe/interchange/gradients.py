@@ -67,7 +67,7 @@ def sense(
     tracks = _Tracks(places, wanted)
     with (
         torch.inference_mode(False), torch.enable_grad(), _frozen(model), _differentiable(model), _explained(model),
-        reading(places, wanted) as seen, tracks,
+        _folded(model), reading(places, wanted) as seen, tracks,
     ):  # fmt: skip
         score = run()
         tracks.check(score)
@@ -188,6 +188,24 @@ def _differentiable(model: PreTrainedModel) -> Iterator[None]:
     finally:
         if switched:
             model.set_experts_implementation(before)
+
+
+@contextmanager
+def _folded(model: PreTrainedModel) -> Iterator[None]:
+    """The read-out columns reach the output embeddings as one block. They are a slice, for which torch's backward
+    copies the matrix once for each run (60 % of the time on SmolLM2 in bfloat16)."""
+    head = model.get_output_embeddings()
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        del module
+        return tuple(one.contiguous() if isinstance(one, Tensor) else one for one in args)
+
+    handle = None if head is None else head.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 @contextmanager
