@@ -2,6 +2,11 @@
 
 import click
 
+from moeprobe.cli.interchange.behaviour import behaviour, rescue
+from moeprobe.cli.interchange.cascade import cascade
+from moeprobe.cli.interchange.coalition import coalition
+from moeprobe.cli.interchange.dose import dose
+from moeprobe.cli.interchange.screen import screen
 from moeprobe.cli.interchange.test import test
 
 
@@ -24,6 +29,8 @@ def interchange() -> None:
 
     \b
       moeprobe interchange FINDINGS                             the same as `interchange test FINDINGS`
+      moeprobe interchange screen FINDINGS -o screen.json       all experts, by gradient, on half of the pairs
+      moeprobe interchange test FINDINGS --screen screen.json   the leading ones, on the other half
       moeprobe interchange test FINDINGS --site L14.E3+E7       a set of experts
       moeprobe interchange test -m MODEL --pairs pairs.jsonl --site L14.H3 -o out.json
 
@@ -32,4 +39,5 @@ def interchange() -> None:
     """
 
 
-interchange.add_command(test)
+for command in (screen, test, coalition, dose, cascade, behaviour, rescue):
+    interchange.add_command(command)

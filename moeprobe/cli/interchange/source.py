@@ -80,6 +80,20 @@ def open_source(
     return Source(loaded, selection, document, question, raw)
 
 
+def opened(findings: Path | None, options: dict[str, Any]) -> Source:
+    """Model and pairs, of findings where they are named.
+
+    Raises:
+        MoeprobeError: as `open_source`.
+    """
+    if findings is None:
+        return open_source(None, None, None, options)
+    from moeprobe.findings import load_findings
+
+    document = load_findings(findings)
+    return open_source(findings, document, asked_question(document, options["probe"]), options)
+
+
 def asked_question(document: "Findings", probe: str | None) -> dict[str, Any]:
     """The question asked about. A probe file runs only when the user names it here."""
     names = [question["name"] for question in document.questions]

@@ -26,6 +26,7 @@ KNOCKOUTS = ("bar", "mean", "resample")
 @click.option(
     "--site", "sites", multiple=True, metavar="SITE", help="What to test: L14.E114, L14.H3, L14.E3+E7 ...; repeatable."
 )
+@click.option("--screen", type=click.Path(path_type=Path), help="Or: the leading sites of a screen, on other pairs.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Without --site: the leading N.")
 @metric_options
 @click.option(
@@ -63,8 +64,8 @@ def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **
     any swap does. The verdicts are written into FINDINGS; without FINDINGS name --model, --pairs and --site.
     """
     check_source(findings, options)
-    if findings is None and not options["sites"]:
-        raise click.UsageError("Without findings name what to test: --site L14.E114.")
+    if findings is None and not options["sites"] and options["screen"] is None:
+        raise click.UsageError("Without findings name what to test: --site L14.E114, or --screen SCREEN.json.")
     if findings is None and out is None and not as_json:
         raise click.UsageError("Without findings the result needs a place: -o OUT.json, or --json.")
     inputs = [path for path in (findings, options["pair_file"], options["neutral"]) if path is not None]
@@ -104,11 +105,17 @@ def run(
         document = load_findings(findings)
         question = asked_question(document, options["probe"])
         check_former(document, question["name"], replace=force)
-        chosen = chosen or [str(site) for site in leading_sites(document, question["name"], options["top"])]
+        if not chosen and options["screen"] is None:
+            chosen = [str(site) for site in leading_sites(document, question["name"], options["top"])]
+    seen: set[str] = set()
+    if options["screen"] is not None:
+        leading, seen = _screened(options["screen"], options["top"])
+        chosen += leading
     neutral = None if options["neutral"] is None else read_prompts(options["neutral"])
     journal = journal_of(out or findings)
     _check_journal(journal, resume=options["resume"])
     source = open_source(findings, document, question, options)
+    selection = _unseen(source.selection, seen)
     names = ("swap", "null", "bootstrap", "seed", "minimum_effect", "members", "batch_size")
     plan = Plan(
         metric=metric_of(source.loaded, options),
@@ -118,7 +125,7 @@ def run(
         confirm=options["confirm"] or 0,
         **{name: options[name] for name in names},
     )
-    with progress_bar(len(source.selection.pairs), "pair", "interchange") as bar:
+    with progress_bar(len(selection.pairs), "pair", "interchange") as bar:
 
         def step(done: int, total: int) -> None:
             bar.total = total
@@ -126,7 +133,7 @@ def run(
 
         outcome = experiment(
             source.loaded,
-            source.selection,
+            selection,
             chosen,
             plan,
             neutral=neutral,
@@ -137,7 +144,30 @@ def run(
         )
     if document is not None and question is not None:
         enter(document, question, outcome, replace=force)
-    return outcome, source.selection, document
+    return outcome, selection, document
+
+
+def _screened(path: Path, top: int) -> tuple[list[str], set[str]]:
+    """The leading sites of a screen, and the pairs that it has seen."""
+    from moeprobe.errors import InterchangeError
+    from moeprobe.fields import parse_json, read_text
+    from moeprobe.interchange.screened import leading_of
+
+    record = parse_json(read_text(path, InterchangeError), str(path), InterchangeError)
+    sites, seen = leading_of(record, top)
+    return [str(site) for site in sites], seen
+
+
+def _unseen(selection: "PairSelection", seen: set[str]) -> "PairSelection":
+    """The pairs on which the tested sites were not chosen."""
+    from dataclasses import replace
+
+    from moeprobe.errors import InterchangeError
+
+    left = tuple(pair for pair in selection.pairs if pair.id not in seen)
+    if not left:
+        raise InterchangeError("The screen has seen every pair, so none is left to test on. Screen half of them.")
+    return replace(selection, pairs=left)
 
 
 def journal_of(target: Path | None) -> Path | None:
