@@ -5,13 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moeprobe.chat.encode import encode_prompt
 from moeprobe.editing import Edit, find_places, layout_of
+from moeprobe.editing.generating import Given
 from moeprobe.engines import Decoding
+from moeprobe.engines.session import Job
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.behaviour import Answers, Arm, Progress, PromptPair, effect, placebo_pairs, run_arms, site_set
+from moeprobe.interchange.comparison import comparisons
+from moeprobe.interchange.lab import lab
+from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.rates import Change
 from moeprobe.models import LoadedModel
 from moeprobe.probes import CheckedProbe
+from moeprobe.prompts import Prompt
 from moeprobe.sites import INDEXED, Layout, Site, SiteSet
 
 CONTROLS = ("random_site", "placebo_donor", "noise")
@@ -63,7 +70,7 @@ def rescue(
         sites: what is injected, all of it at once. Routers have no noise arm, so they are refused.
         probe: judges each text.
         decoding: greedy with 64 new tokens by default.
-        random_sites: by default drawn: as many of the same kind in the same layers, none of them in `sites`.
+        random_sites: by default as many others, from `sites_instead`.
         placebo: as in `behaviour`.
         bootstrap, seed: draws over pairs; the seed also of the random sites.
         progress: called after each batch.
@@ -72,8 +79,7 @@ def rescue(
         InterchangeError: fewer than two pairs, or no other site to draw.
     """
     chosen = site_set(loaded, sites)
-    layout = layout_of(find_places(loaded.model))
-    instead = matched_sites(layout, chosen, seed) if random_sites is None else site_set(loaded, random_sites)
+    instead = sites_instead(loaded, pairs, chosen, seed) if random_sites is None else site_set(loaded, random_sites)
     others = placebo_pairs(len(pairs), placebo)
     donors, recipients = tuple(one.sensitive for one in pairs), tuple(one.control for one in pairs)
     inject = (Edit("swap", chosen),)
@@ -98,9 +104,24 @@ def rescue(
     )
 
 
-def matched_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet:
-    """As many other sites of the same kind in the same layers, drawn at random; of kinds that a layer has one of, in
-    other layers.
+def sites_instead(loaded: LoadedModel, pairs: Sequence[PromptPair], sites: SiteSet, seed: int) -> SiteSet:
+    """As many other sites, as like the tested ones as can be: experts and heads by how often they run in these prompts
+    and how much they write, so that a site that never runs is no control; other kinds in other layers, drawn at random.
+
+    Raises:
+        InterchangeError: there are not as many others.
+    """
+    if any(site.kind in INDEXED for site in sites.sites):
+        tokens = [TokenPair(one.id, _ids(loaded, one.sensitive), _ids(loaded, one.control)) for one in pairs]
+        found = comparisons(lab(loaded, seed=seed), tokens, [sites], 1)[sites]
+        if not found or set(found[0].sites) & set(sites.sites):
+            raise InterchangeError(f"Nothing that runs is like {sites}. Name random sites yourself.")
+        return found[0]
+    return drawn_sites(layout_of(find_places(loaded.model)), sites, seed)
+
+
+def drawn_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet:
+    """As many sites of the same kinds in other layers, drawn at random.
 
     Raises:
         InterchangeError: there are not as many others.
@@ -109,13 +130,16 @@ def matched_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet:
     taken = set(sites.sites)
     found: list[Site] = []
     for site in sites.sites:
-        free = [
-            other
-            for other in layout.sites(site.kind)
-            if other not in taken and (site.kind not in INDEXED or other.layer == site.layer)
-        ]
+        free = [other for other in layout.sites(site.kind) if other not in taken]
         if not free:
             raise InterchangeError(f"There is no other {site.kind} to compare {site} with. Name random sites yourself.")
         found.append(free[int(chance.integers(len(free)))])
         taken.add(found[-1])
     return SiteSet("", tuple(found))
+
+
+def _ids(loaded: LoadedModel, given: Given) -> tuple[int, ...]:
+    if isinstance(given, Job):
+        return tuple(given.ids)
+    prompt = given if isinstance(given, Prompt) else Prompt("text", given)
+    return tuple(encode_prompt(loaded.tokenizer, prompt))

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from moeprobe.editing import generate_edited
+from moeprobe.chat.encode import encode_prompt
+from moeprobe.editing import find_places, generate_edited, reading
 from moeprobe.engines import Decoding
 from moeprobe.errors import InterchangeError, MoeprobeError
 from moeprobe.interchange.behaviour import PromptPair, behaviour, placebo_pairs, prompt_pairs
-from moeprobe.interchange.rescue import matched_sites, rescue
+from moeprobe.interchange.rescue import drawn_sites, rescue, sites_instead
 from moeprobe.models import LoadedModel, load_model, smollm2
 from moeprobe.probes import CheckedProbe, Example, Level, Passage, Reading, checked, load_probe
 from moeprobe.prompts import Prompt, read_prompts
@@ -87,8 +89,7 @@ def test_abstentions_are_counted(compiled: LoadedModel, pairs: list[PromptPair])
 
 def test_rescue_and_its_controls(compiled: LoadedModel, pairs: list[PromptPair], sorry: CheckedProbe) -> None:
     found = rescue(compiled, pairs, "L2.E5", sorry, SHORT)
-    assert found.random_sites.sites[0].layer == 2
-    assert found.random_sites.sites[0].index != 5
+    assert found.random_sites == sites_instead(compiled, pairs, SiteSet("", (Site(2, "expert", 5),)), 0)
     assert [int(found.answers[name].shown.sum()) for name in ("recipient", "donor", "rescue")] == [0, 6, 6]
     assert found.effects["rescue"].percent == 100.0
     for name in ("random_site", "placebo_donor"):
@@ -127,17 +128,29 @@ def test_refused(compiled: LoadedModel, pairs: list[PromptPair], sorry: CheckedP
         rescue(compiled, pairs, "L2.router", sorry, SHORT, random_sites="L1.router")
 
 
-def test_matched_sites_are_others_of_the_same_layers() -> None:
-    layout = Layout({layer: LayerSites(experts=3, router=True, moe=layer != 1) for layer in range(3)})
-    both = SiteSet("", (Site(1, "expert", 0), Site(1, "expert", 2), Site(2, "expert", 1)))
-    with pytest.raises(InterchangeError, match="no other expert"):
-        matched_sites(layout, both, 0)
-    drawn = {
-        matched_sites(layout, SiteSet("", (Site(0, "expert", 0), Site(2, "expert", 1))), seed).sites
-        for seed in range(40)
-    }
-    assert drawn == {(Site(0, "expert", one), Site(2, "expert", two)) for one in (1, 2) for two in (0, 2)}
-    assert matched_sites(layout, SiteSet("", (Site(0, "moe"),)), 0).sites == (Site(2, "moe"),)
+def test_what_stands_instead(compiled: LoadedModel, pairs: list[PromptPair]) -> None:
+    """Experts that run in these prompts, never those of the set; of single kinds other layers."""
+    idle = SiteSet("", (Site(1, "expert", 1), Site(2, "expert", 5)))
+    with pytest.raises(InterchangeError, match=r"Nothing that runs is like L1.E1\+L2.E5"):
+        sites_instead(compiled, pairs, idle, 0)
+    tested = SiteSet("", (Site(2, "expert", 5),))
+    others = sites_instead(compiled, pairs, tested, 0)
+    assert len(others.sites) == 1
+    assert not set(others.sites) & set(tested.sites)
+    places = find_places(compiled.model)
+    chosen: set[Site] = set()
+    for pair in pairs:
+        for prompt in (pair.sensitive, pair.control):
+            ids = torch.tensor([encode_prompt(compiled.tokenizer, prompt)])
+            with torch.inference_mode(), reading(places, [(layer, "expert") for layer in (1, 2, 3)]) as seen:
+                compiled.model(input_ids=ids, use_cache=False)
+            chosen |= {Site(n, "expert", int(e)) for n in (1, 2, 3) for e in seen.choice(n).ids.flatten()}
+    assert set(others.sites) <= chosen
+    layout = Layout({layer: LayerSites(experts=3, router=True, moe=layer != 1) for layer in range(4)})
+    drawn = {drawn_sites(layout, SiteSet("", (Site(0, "moe"),)), seed).sites for seed in range(40)}
+    assert drawn == {(Site(2, "moe"),), (Site(3, "moe"),)}
+    with pytest.raises(InterchangeError, match="no other moe"):
+        drawn_sites(layout, SiteSet("", (Site(0, "moe"), Site(2, "moe"), Site(3, "moe"))), 0)
 
 
 @pytest.mark.slow
