@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moeprobe.editing import Write, find_places, reading, writing
+from moeprobe.editing import Write, find_places, layout_of, reading, writing
 from moeprobe.interchange.batch import Side, forward, pad_left
 from moeprobe.interchange.metrics import Forced
 from moeprobe.interchange.pairs import TokenPair
+from moeprobe.interchange.screening import KINDS
 from moeprobe.models import LoadedModel
 from moeprobe.sites import Site
 from tests.capture.families.tiny import VOCABULARY, build
@@ -73,6 +74,13 @@ class Exact:
         # Both end with the prompt's last token and one forced token, so row -1 stands for row -1, and so on.
         lengths = [side.ids.shape[1] for side in self.runs]
         self.rows = torch.arange(lengths[0]) + lengths[1] - lengths[0]
+        layout = layout_of(self.places)
+        wanted = [(layer, kind) for kind in KINDS for layer in self.places if layout.count(layer, kind)]
+        self.seen = []
+        for side in self.runs:
+            with torch.no_grad(), reading(self.places, wanted) as seen:
+                forward(loaded.model, side)
+            self.seen.append(seen)
 
     def _score(self, side: Side) -> float:
         with torch.no_grad():
@@ -80,16 +88,16 @@ class Exact:
 
     def metric(self, site: Site | None = None, part: float = 1.0, *, zero: bool = False) -> float:
         """The metric where `part` of the swap (or of the knock-out) was done; without a site, of the unedited run."""
-        own, donor = self.runs
+        own = self.runs[0]
         if site is None:
             return self._score(own)
         rows = torch.arange(own.ids.shape[1])
         index = torch.full((len(rows),), site.index or 0)
-        values = []
-        for side, at in ((own, rows), (donor, self.rows.clamp(min=-1))):
-            with torch.no_grad(), reading(self.places, [(site.layer, site.kind)]) as seen:
-                forward(self.loaded.model, side)
-            values.append(seen.value(site.layer, site.kind, index, at))
+        with torch.no_grad():
+            values = [
+                seen.value(site.layer, site.kind, index, at)
+                for seen, at in zip(self.seen, (rows, self.rows.clamp(min=-1)), strict=True)
+            ]
         difference = part * ((-values[0]) if zero else (values[1] - values[0]))
         touched = index if zero else torch.where(self.rows >= 0, index, -1)
         with writing(self.places, [Write(site.layer, site.kind, touched, "add", difference)]):
