@@ -10,7 +10,6 @@ from moeprobe.editing import Edit, find_places, layout_of
 from moeprobe.editing.generating import Given
 from moeprobe.engines import Decoding
 from moeprobe.engines.session import Job
-from moeprobe.errors import InterchangeError
 from moeprobe.interchange.behaviour import Answers, Arm, Progress, PromptPair, effect, placebo_pairs, run_arms, site_set
 from moeprobe.interchange.comparison import comparisons
 from moeprobe.interchange.lab import lab
@@ -31,7 +30,8 @@ class Rescue:
     Attributes:
         pairs: their ids.
         probe: name of the judge.
-        sites, random_sites: what was injected, and what in their stead.
+        sites: what was injected.
+        random_sites: what in their stead; None: nothing else runs and writes, so this control is missing.
         answers: by arm: "recipient" and "donor" unedited, "rescue", and the three of `CONTROLS`.
         effects: by arm, against the unedited recipient; a rise of the behaviour is positive.
         beyond: by control, how much more often the behaviour appears in "rescue" than in it.
@@ -40,7 +40,7 @@ class Rescue:
     pairs: tuple[str, ...]
     probe: str
     sites: SiteSet
-    random_sites: SiteSet
+    random_sites: SiteSet | None
     answers: dict[str, Answers]
     effects: dict[str, Change]
     beyond: dict[str, Change]
@@ -70,13 +70,13 @@ def rescue(
         sites: what is injected, all of it at once. Routers have no noise arm, so they are refused.
         probe: judges each text.
         decoding: greedy with 64 new tokens by default.
-        random_sites: by default as many others, from `sites_instead`.
+        random_sites: by default as many others, from `sites_instead`; without any, this control is left out.
         placebo: as in `behaviour`.
         bootstrap, seed: draws over pairs; the seed also of the random sites.
         progress: called after each batch.
 
     Raises:
-        InterchangeError: fewer than two pairs, or no other site to draw.
+        InterchangeError: fewer than two pairs, or a kind of site that cannot be injected.
     """
     chosen = site_set(loaded, sites)
     instead = sites_instead(loaded, pairs, chosen, seed) if random_sites is None else site_set(loaded, random_sites)
@@ -87,7 +87,7 @@ def rescue(
         Arm("recipient", recipients, donors),
         Arm("donor", donors, recipients),
         Arm("rescue", recipients, donors, inject),
-        Arm("random_site", recipients, donors, (Edit("swap", instead),)),
+        *([] if instead is None else [Arm("random_site", recipients, donors, (Edit("swap", instead),))]),
         Arm("placebo_donor", recipients, tuple(recipients[other] for other in others), inject),
         Arm("noise", recipients, donors, (Edit("noise", chosen),)),
     ]
@@ -100,39 +100,33 @@ def rescue(
         random_sites=instead,
         answers=answers,
         effects={arm.name: effect(answers, arm.name, "recipient", gap, bootstrap, seed) for arm in arms[2:]},
-        beyond={name: effect(answers, "rescue", name, gap, bootstrap, seed) for name in CONTROLS},
+        beyond={name: effect(answers, "rescue", name, gap, bootstrap, seed) for name in CONTROLS if name in answers},
     )
 
 
-def sites_instead(loaded: LoadedModel, pairs: Sequence[PromptPair], sites: SiteSet, seed: int) -> SiteSet:
+def sites_instead(loaded: LoadedModel, pairs: Sequence[PromptPair], sites: SiteSet, seed: int) -> SiteSet | None:
     """As many other sites, as like the tested ones as can be: experts and heads by how often they run in these prompts
-    and how much they write, so that a site that never runs is no control; other kinds in other layers, drawn at random.
+    and how much they write; other kinds in other layers, drawn at random.
 
-    Raises:
-        InterchangeError: there are not as many others.
+    Returns:
+        None where there are not as many others that run and write. One that writes nothing would be no control.
     """
     if any(site.kind in INDEXED for site in sites.sites):
         tokens = [TokenPair(one.id, _ids(loaded, one.sensitive), _ids(loaded, one.control)) for one in pairs]
         found = comparisons(lab(loaded, seed=seed), tokens, [sites], 1)[sites]
-        if not found or set(found[0].sites) & set(sites.sites):
-            raise InterchangeError(f"Nothing that runs is like {sites}. Name random sites yourself.")
-        return found[0]
+        return None if not found or set(found[0].sites) & set(sites.sites) else found[0]
     return drawn_sites(layout_of(find_places(loaded.model)), sites, seed)
 
 
-def drawn_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet:
-    """As many sites of the same kinds in other layers, drawn at random.
-
-    Raises:
-        InterchangeError: there are not as many others.
-    """
+def drawn_sites(layout: Layout, sites: SiteSet, seed: int) -> SiteSet | None:
+    """As many sites of the same kinds in other layers, drawn at random; None where there are not as many."""
     chance = np.random.default_rng(seed)
     taken = set(sites.sites)
     found: list[Site] = []
     for site in sites.sites:
         free = [other for other in layout.sites(site.kind) if other not in taken]
         if not free:
-            raise InterchangeError(f"There is no other {site.kind} to compare {site} with. Name random sites yourself.")
+            return None
         found.append(free[int(chance.integers(len(free)))])
         taken.add(found[-1])
     return SiteSet("", tuple(found))

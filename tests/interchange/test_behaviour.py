@@ -99,6 +99,16 @@ def test_rescue_and_its_controls(compiled: LoadedModel, pairs: list[PromptPair],
     assert found.beyond["noise"].points > 0
 
 
+def test_a_rescue_without_a_site_to_compare_with(
+    compiled: LoadedModel, pairs: list[PromptPair], sorry: CheckedProbe
+) -> None:
+    found = rescue(compiled, pairs[:2], "L1.E1", sorry, SHORT)
+    assert found.random_sites is None
+    assert set(found.beyond) == {"placebo_donor", "noise"}
+    assert "random_site" not in found.answers
+    assert all(one.points == 0 for one in found.effects.values())
+
+
 def test_a_placebo_of_ones_own_choice(compiled: LoadedModel, pairs: list[PromptPair], sorry: CheckedProbe) -> None:
     assert placebo_pairs(3, None) == [1, 2, 0]
     for chosen, message in (([0, 2, 1], "Pair 0 is its own"), ([1, 2], "3 numbers"), ([1, 2, 3], "3 numbers")):
@@ -131,10 +141,10 @@ def test_refused(compiled: LoadedModel, pairs: list[PromptPair], sorry: CheckedP
 def test_what_stands_instead(compiled: LoadedModel, pairs: list[PromptPair]) -> None:
     """Experts that run in these prompts, never those of the set; of single kinds other layers."""
     idle = SiteSet("", (Site(1, "expert", 1), Site(2, "expert", 5)))
-    with pytest.raises(InterchangeError, match=r"Nothing that runs is like L1.E1\+L2.E5"):
-        sites_instead(compiled, pairs, idle, 0)
+    assert sites_instead(compiled, pairs, idle, 0) is None
     tested = SiteSet("", (Site(2, "expert", 5),))
     others = sites_instead(compiled, pairs, tested, 0)
+    assert others is not None
     assert len(others.sites) == 1
     assert not set(others.sites) & set(tested.sites)
     places = find_places(compiled.model)
@@ -147,10 +157,10 @@ def test_what_stands_instead(compiled: LoadedModel, pairs: list[PromptPair]) -> 
             chosen |= {Site(n, "expert", int(e)) for n in (1, 2, 3) for e in seen.choice(n).ids.flatten()}
     assert set(others.sites) <= chosen
     layout = Layout({layer: LayerSites(experts=3, router=True, moe=layer != 1) for layer in range(4)})
-    drawn = {drawn_sites(layout, SiteSet("", (Site(0, "moe"),)), seed).sites for seed in range(40)}
+    moe = SiteSet("", (Site(0, "moe"),))
+    drawn = {one.sites for one in (drawn_sites(layout, moe, seed) for seed in range(40)) if one is not None}
     assert drawn == {(Site(2, "moe"),), (Site(3, "moe"),)}
-    with pytest.raises(InterchangeError, match="no other moe"):
-        drawn_sites(layout, SiteSet("", (Site(0, "moe"), Site(2, "moe"), Site(3, "moe"))), 0)
+    assert drawn_sites(layout, SiteSet("", (Site(0, "moe"), Site(2, "moe"), Site(3, "moe"))), 0) is None
 
 
 @pytest.mark.slow
