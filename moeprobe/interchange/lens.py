@@ -4,7 +4,6 @@ Which norm it is, is found by what reproduces its output from its input, not by 
 or 1 + weight.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,9 @@ from transformers import PreTrainedModel
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.parts import same, tolerance
 from moeprobe.interchange.stream import Stream
+
+# What configs call the largest logit, beyond which a tanh bends.
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "logit_softcap", "output_logit_soft_cap", "softcap")
 
 
 @dataclass(frozen=True)
@@ -150,18 +152,21 @@ def _after(
     """What the unembedding's output is multiplied by to give logits, and whether they are capped after that."""
     tokens = [*direction.positive, *direction.negative]
     before, after = raw[:, tokens], logits[:, tokens]
-    scale = float((before * after).sum() / before.square().sum())
-    if torch.allclose(before * scale, after, rtol=bound, atol=bound * float(after.abs().max())):
-        return scale, False
+
+    def fits(found: Tensor) -> bool:
+        return torch.allclose(found, after, rtol=bound, atol=bound * float(after.abs().max()))
+
     config = model.config.get_text_config()
+    cap = next((float(getattr(config, name)) for name in _CAPS if getattr(config, name, None)), None)
     scales = [1.0, *(float(getattr(config, name)) for name in ("logit_scale",) if getattr(config, name, None))]
     scales += [1 / float(getattr(config, name)) for name in ("logits_scaling",) if getattr(config, name, None)]
-    names = ("final_logit_softcapping", "logits_soft_cap", "logit_softcap", "output_logit_soft_cap")
-    cap = next((float(getattr(config, name)) for name in names if getattr(config, name, None)), None)
-    capped: Callable[[Tensor], Tensor] = lambda value: cap * torch.tanh(value / cap)  # type: ignore[operator]  # noqa: E731
+    # A named cap comes first: on small logits it is nearly a straight line, which a ratio would fit as well.
     for one in scales if cap is not None else []:
-        if torch.allclose(capped(before * one), after, rtol=bound, atol=bound * float(after.abs().max())):
+        if cap is not None and fits(cap * torch.tanh(before * one / cap)):
             return one, True
+    scale = float((before * after).sum() / before.square().sum())
+    if fits(before * scale):
+        return scale, False
     raise InterchangeError(
         f"The logits of {type(model).__name__} are no multiple of what its unembedding gives, nor a cap of it that its "
         "config names; direct attribution does not follow what happens in between."

@@ -79,8 +79,9 @@ def _lines(result: "CascadeResult", top: int) -> list[str]:
         for kind, measure, words in _SHOWN:
             units = result.edits[edit][result.site].kinds[kind]
             if measure not in units.measures:
-                if not result.refused:
-                    lines += ["", f"{edit}: there are no later {kind}."]
+                gone = f"{edit}: there are no later {kind}."
+                if not result.refused and gone not in lines:
+                    lines += ["", gone]
                 continue
             head, rows = result.table(edit, kind, measure, top)
             lines += ["", f"{edit}. {words}", table(head, rows) if rows else "  none changed"]
