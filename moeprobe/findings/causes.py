@@ -4,6 +4,7 @@ It stands here, low in the house, so that a reader of findings can hold a file's
 docs/causes.md has the reasons for each part of the rule, and its simulated error.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 EFFECTS = ("necessity", "sufficiency", "knockout")
@@ -30,7 +31,7 @@ def allowed_above(sites: int, alpha: float = ALPHA) -> int:
     return max(0, int(alpha * (1 + sites) + 1e-9) - 1)
 
 
-def passes(summary: dict[str, Any], name: str) -> bool:
+def passes(summary: Mapping[str, Any], name: str) -> bool:
     """Whether an effect counts: beyond chance, beyond the minimum effect, and beyond other sites.
 
     Args:
@@ -40,7 +41,12 @@ def passes(summary: dict[str, Any], name: str) -> bool:
     return bool(summary["enough_pairs"] and all(_certain(summary, name)) and _leads(summary, name))
 
 
-def undecided(summary: dict[str, Any], name: str) -> bool:
+def certain(summary: Mapping[str, Any], name: str) -> bool:
+    """Whether p and all intervals show an effect beyond the minimum effect, whatever other sites do."""
+    return all(_certain(summary, name))
+
+
+def undecided(summary: Mapping[str, Any], name: str) -> bool:
     """Whether more pairs (or comparison sites) could still turn an effect that does not pass into one that does.
 
     It could, if what the effect must show (the swap, and the swap minus the placebo) may all be as large as the
@@ -49,21 +55,21 @@ def undecided(summary: dict[str, Any], name: str) -> bool:
     """
     if passes(summary, name):
         return False
-    certain = _certain(summary, name)
-    if all(certain):
+    shown = _certain(summary, name)
+    if all(shown):
         return not summary["enough_pairs"] or summary[name]["rank"]["sites"] == 0
-    disagree = certain[0] or all(certain[1:])
+    disagree = shown[0] or all(shown[1:])
     highest = min(ci[1] for ci in _intervals(summary, name))
     return bool(not summary["enough_pairs"] or disagree or highest > summary["thresholds"]["material_effect"])
 
 
-def opposes(summary: dict[str, Any], name: str) -> bool:
+def opposes(summary: Mapping[str, Any], name: str) -> bool:
     """Whether an effect goes against the gap, by more than the minimum effect and beyond chance."""
     below = all(ci[1] < -summary["thresholds"]["minimum_effect"] for ci in _intervals(summary, name))
     return bool(summary["enough_pairs"] and below and summary[name]["p_zero"] < summary["thresholds"]["alpha"])
 
 
-def judgement(summary: dict[str, Any]) -> dict[str, Any]:
+def judgement(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from the numbers of a row: necessary, sufficient (booleans), undecided, opposes (names)."""
     return {
         "necessary": passes(summary, "necessity"),
@@ -115,20 +121,20 @@ def rule(minimum_effect: float, *, placebo: bool = True, held_out: bool = False)
     )
 
 
-def _certain(summary: dict[str, Any], name: str) -> list[bool]:
+def _certain(summary: Mapping[str, Any], name: str) -> list[bool]:
     """p, then each interval."""
     thresholds = summary["thresholds"]
     above = [ci[0] > thresholds["minimum_effect"] for ci in _intervals(summary, name)]
     return [summary[name]["p"] < thresholds["alpha"], *above]
 
 
-def _intervals(summary: dict[str, Any], name: str) -> list[list[float]]:
+def _intervals(summary: Mapping[str, Any], name: str) -> list[list[float]]:
     """Of the swap and, where it was run, of the swap minus its placebo."""
     placebo = summary[name]["contrasts"].get("minus_placebo")
     return [summary[name]["ci"]] + ([placebo["ci"]] if placebo else [])
 
 
-def _leads(summary: dict[str, Any], name: str) -> bool:
+def _leads(summary: Mapping[str, Any], name: str) -> bool:
     """Whether few enough comparison sites do as much. No rank (null): a site that is alone of its kind."""
     rank = summary[name]["rank"]
     if rank is None:

@@ -27,6 +27,30 @@ def check_interval(fields: Fields, key: str) -> None:
         raise FindingsError(f"{fields.where}: {key!r} must be [low, high].")
 
 
+def check_ends(fields: Fields, key: str) -> None:
+    """[low, high] that is there, in order."""
+    if fields.data.get(key) is None:
+        raise FindingsError(f"{fields.where}: the field {key!r} is missing.")
+    check_interval(fields, key)
+    low, high = fields.data[key]
+    if low > high:
+        raise FindingsError(f"{fields.where}: {key!r} must be [low, high].")
+
+
+def check_unit(fields: Fields, key: str) -> None:
+    """A probability that is there."""
+    if not 0 <= fields.number(key) <= 1:
+        raise FindingsError(f"{fields.where}: {key} is {fields.data[key]}, which is no probability.")
+
+
+def check_texts(fields: Fields, key: str) -> list[str]:
+    """A list of texts, each once."""
+    texts = fields.items(key)
+    if not all(isinstance(text, str) for text in texts) or len(set(texts)) < len(texts):
+        raise FindingsError(f"{fields.where}: {key!r} must be a list of texts, each once.")
+    return texts
+
+
 def check_numbers(fields: Fields, key: str) -> None:
     """A list of finite numbers."""
     if not all(is_number(value) for value in fields.items(key)):

@@ -158,6 +158,8 @@ def _check_together(findings: Findings, where: str) -> None:
     if len(set(names)) < len(names):
         raise FindingsError(f"{where}: two questions have the same name.")
     runs = {run["probe"]: run for run in findings.interchange}
+    if len(runs) < len(findings.interchange) or not set(runs) <= set(names):
+        raise FindingsError(f"{where}: an interchange run is of no question there, or there are two of one question.")
     seen: set[tuple[str, str]] = set()
     for row in findings.rows:
         key = (row["site"], row["probe"])
@@ -170,6 +172,11 @@ def _check_together(findings: Findings, where: str) -> None:
             if row["probe"] not in runs:
                 raise FindingsError(f"{where}: {row['site']} has interchange effects, but there is no such run.")
             check_flags(row, runs[row["probe"]], where)
+    for run in findings.interchange:
+        shown = {row["site"] for row in findings.rows if row["probe"] == run["probe"] and row["interchange"]}
+        missing = set(run["tested"]) - shown - {other["site"] for other in run["others"]}
+        if missing:
+            raise FindingsError(f"{where}: {min(missing)} was tested by interchange, but its effects are missing.")
 
 
 def _checked(items: Iterable[object], check: Any, where: str) -> list[dict[str, Any]]:

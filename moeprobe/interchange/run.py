@@ -206,7 +206,8 @@ def _judged(
 
 
 def _share(values: Floats, gap: Floats, weights: Floats) -> dict[str, Any]:
-    return {**ratio(oriented(values, gap), oriented(gap, gap), weights), "per_pair": values.tolist()}
+    share = ratio(oriented(values, gap), oriented(gap, gap), weights)
+    return {**share, "mean": float(values.mean()), "per_pair": values.tolist()}
 
 
 def _additivity(

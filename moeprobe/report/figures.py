@@ -87,6 +87,13 @@ def chance(value: float | None) -> str:
     return f"{mantissa}\u00b710{str(exponent).translate(_SUPERSCRIPT)}"
 
 
+def nats(value: float) -> str:
+    """Print a divergence: two digits, below 0.001 a power of ten."""
+    if abs(value) < 0.001:
+        return chance(value) if value > 0 else number(value, 3)
+    return f"{value:.2g}".replace("-", "\u2212")
+
+
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """Print ``1 expert``, ``1,024 experts``."""
     return f"{value:,}{NBSP}{noun if value == 1 else plural or noun + 's'}"

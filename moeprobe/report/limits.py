@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moeprobe.report import figures, words
+from moeprobe.findings.causes import CAUSAL_EFFECTS
+from moeprobe.report import figures, swaps, verdicts
 from moeprobe.report.reach import Limit, reach
 from moeprobe.report.voice import Voice, voice_of
 
 Json = Mapping[str, Any]
+# What was tested ("expert", or the name of another site), its verdict, its effects.
+Tested = tuple[str, str, Json]
 
 # Segment -> what a reader calls it.
 SEGMENTS = {
@@ -63,8 +66,8 @@ def _interchange(rows: Sequence[Json], runs: Sequence[Json]) -> list[Limit]:
             "Not more than the metric measures",
             " ".join(
                 f"The verdicts hold for this metric: {run['metric']}; over "
-                f"{figures.count(int(run['pairs']), 'prompt pair')}, aligned at the {run['alignment']}, swapping the "
-                f"{run['swap']}. Other metrics, alignments and swaps can give other verdicts."
+                f"{figures.count(int(run['pairs']), 'prompt pair')}, swapping the {swaps.swapped(run)}. "
+                f"{run['alignment']} {run['coverage']} Other metrics, alignments and swaps can give other verdicts."
                 for run in runs
             ),
         )
@@ -78,14 +81,59 @@ def _interchange(rows: Sequence[Json], runs: Sequence[Json]) -> list[Limit]:
                 "runs, or neither, showed the behaviour. The effects hold for pairs that split.",
             )
         )
-    if any(row["interchange"] is not None and row["verdict"] not in words.CAUSAL for row in rows):
+    sites = [("expert", row["verdict"], row["interchange"]) for row in rows if row["interchange"] is not None]
+    sites += [(str(one["site"]), one["verdict"], one["interchange"]) for run in runs for one in run["others"]]
+    return [*found, *_controls(sites), *_inert(sites)]
+
+
+def _controls(sites: Sequence[Tested]) -> list[Limit]:
+    """What placebo donors and comparison sites exclude, and what not."""
+    found = []
+    placebo = all("minus_placebo" in effects[name]["contrasts"] for _, _, effects in sites for name in CAUSAL_EFFECTS)
+    if placebo:
         found.append(
             Limit(
-                "Not that an inert expert does nothing",
-                "Experts were swapped one at a time. Two experts that stand in for each other both look inert.",
+                "Not that it is the behaviour alone that was swapped",
+                "A placebo donor, another prompt of the same class, excludes that any disturbance does it. It does not "
+                "exclude that a site carries what else differs inside a pair: topic, words, length.",
+            )
+        )
+    else:
+        found.append(Limit("Not that a swap is more than a disturbance", "No placebo donor was run for every site."))
+    compared = [effects for _, _, effects in sites if effects["null"]["asked"]]
+    most = max((len(effects["null"]["sites"]) for effects in compared), default=0)
+    if compared:
+        found.append(
+            Limit(
+                "Not that no other site does it",
+                f"Each site was compared with at most {figures.count(most, 'other')} of its kind, those most like it "
+                "in selection rate and size of contribution. That excludes that any such site does as much. It does not "
+                "exclude that another one does, of another kind or size, earlier or later, or several together.",
+            )
+        )
+    alone = [name for name, _, effects in sites if not effects["null"]["asked"]]
+    if alone:
+        listed = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+        found.append(
+            Limit(
+                "Not that a whole block is special",
+                f"Alone of their kind in their layers, so compared with nothing: {listed}. Blocks and streams "
+                "carry much at once, a stream all that came before it, so a large effect there says where, not what.",
             )
         )
     return found
+
+
+def _inert(sites: Sequence[Tested]) -> list[Limit]:
+    if not any(name == "expert" and verdict not in verdicts.CAUSAL for name, verdict, _ in sites):
+        return []
+    sets = ", and in the sets named here only" if any("+" in name for name, _, _ in sites) else ""
+    return [
+        Limit(
+            "Not that an inert expert does nothing",
+            f"Experts were swapped one at a time{sets}. Two experts that stand in for each other both look inert.",
+        )
+    ]
 
 
 def _groups(question: Json, voice: Voice) -> Limit:

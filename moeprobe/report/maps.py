@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.errors import FindingsError
-from moeprobe.report import figures, words
+from moeprobe.report import figures, verdicts, words
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
 
 LARGEST_LOG = 300.0
 MOST_CELLS = 200_000
-_CODES = {verdict.name: code for code, verdict in enumerate(words.VERDICTS)}
+_CODES = {verdict.name: code for code, verdict in enumerate(verdicts.VERDICTS)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _line(number: int, experts: int, rows: Sequence[Json], voice: Voice) -> Laye
         experts=experts,
         more=sum(words.direction(row) > 0 for row in associated),
         less=sum(words.direction(row) < 0 for row in associated),
-        causal=sum(row["verdict"] in words.CAUSAL for row in rows),
+        causal=sum(row["verdict"] in verdicts.CAUSAL for row in rows),
         only=sum(row["verdict"] == "association only" for row in rows),
         untestable=sum(row["association"] == "untestable" for row in rows),
         leader=figures.NONE
@@ -96,7 +96,7 @@ def map_words(voice: Voice) -> dict[str, Any]:
 def map_data(key: str, label: str, layers: Sequence[Json], rows: Sequence[Json], voice: Voice) -> dict[str, Any]:
     """Give the arrays of one map for the script: one entry per cell, layers in order, `null` where there is no row.
 
-    `d` is the rate difference, `q` is -log10 q (at most 300), `v` the index of the verdict in `words.VERDICTS`,
+    `d` is the rate difference, `q` is -log10 q (at most 300), `v` the index of the verdict in `verdicts.VERDICTS`,
     `a` and `b` the selection rates S1 and S0, `t` lists the cells that interchange tested.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moeprobe.report import details, figures, words
+from moeprobe.report import details, figures, verdicts, words
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
@@ -28,7 +28,7 @@ class Line:
     anchor: str
     site: str
     cells: list[str]
-    verdict: words.Verdict
+    verdict: verdicts.Verdict
     reason: str
     details: list[details.Detail]
 
@@ -161,7 +161,7 @@ def order(rows: Sequence[Json]) -> list[Json]:
     return sorted(
         rows,
         key=lambda row: (
-            row["verdict"] not in words.CAUSAL,
+            row["verdict"] not in verdicts.CAUSAL,
             row["q"] is None,
             row["q"] if row["q"] is not None else 0.0,
             -abs(row["rate_difference"] or 0.0),
@@ -200,7 +200,7 @@ def _line(key: str, row: Json, question: Json, voice: Voice) -> Line:
         figures.chance(row["q"]),
     ]
     more = details.details(row, question, voice)
-    return Line(anchor(key, row), words.site(row), cells, words.verdict(row["verdict"]), _remark(row, voice), more)
+    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), _remark(row, voice), more)
 
 
 def _remark(row: Json, voice: Voice) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.errors import FindingsError
-from moeprobe.report import figures, limits, maps, plots, table, tokens, words
+from moeprobe.report import figures, limits, maps, plots, swaps, table, tokens, verdicts, words
 from moeprobe.report.details import family
 from moeprobe.report.layers import Beside, beside
 from moeprobe.report.reach import Limit
@@ -24,11 +24,12 @@ class Card:
 
     site: str
     anchor: str
-    verdict: words.Verdict
+    verdict: verdicts.Verdict
     summary: str
     routing: str
     shares: tuple[float, float]
     facts: list[tuple[str, str]]
+    notes: list[str]
     doubts: list[str]
 
 
@@ -72,7 +73,7 @@ class PageView:
     questions: list[QuestionView]
     notes: list[str]
     provenance: list[tuple[str, list[tuple[str, str]]]]
-    verdicts: Sequence[words.Verdict]
+    verdicts: Sequence[verdicts.Verdict]
     text: bool
     data: dict[str, Any]
 
@@ -95,14 +96,14 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
             token_list.append(tokens.example_data(raw["questions"][index]["examples"] if text else []))
     data = {
         "hidden": HIDDEN,
-        "verdicts": [[one.label, one.css, one.sign] for one in words.VERDICTS],
+        "verdicts": [[one.label, one.css, one.sign] for one in verdicts.VERDICTS],
         "maps": map_list,
         "tokens": token_list,
     }
     heading = cleaned(title) if title is not None else _title(questions)
     models = ", ".join(dict.fromkeys(view.model for view in questions)) if title is None else ""
     lead = " ".join(view.in_short for view in questions) if questions else "The findings hold no question."
-    return PageView(heading, models, lead, questions, notes, provenance, words.VERDICTS, text, data)
+    return PageView(heading, models, lead, questions, notes, provenance, verdicts.VERDICTS, text, data)
 
 
 def _without_tokens(findings: Json) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _question(
         theme=voice.theme,
         sides=(voice.one, voice.other),
         model=findings["model"]["id"],
-        in_short=words.in_short(rows, voice),
+        in_short=words.in_short(rows, voice, [other for run in runs for other in run["others"]]),
         asked=_asked(findings, asked, voice),
         design=asked["design"]["sentence"],
         cards=cards,
@@ -148,7 +149,7 @@ def _question(
         beside=beside(asked, voice),
         columns=table.columns(voice),
         table=table.table(key, ordered, asked, voice),
-        runs=[plots.run_view(run, _tested(run, runs, ordered), about) for run in runs],
+        runs=[plots.run_view(run, _tested(run, runs, ordered), voice) for run in runs],
         examples=[tokens.example_line(one, index, voice) for index, one in enumerate(counted)],
         sites=[cleaned(site) for site in tokens.sites(raw_examples)],
         limits=limits.limits(findings, asked, rows, runs),
@@ -210,7 +211,7 @@ def _tested(run: Json, runs: Sequence[Json], rows: Sequence[Json]) -> list[Json]
 
 def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], voice: Voice) -> tuple[list[Card], str]:
     """Choose the leading findings: causal first, then inert, then the strongest that were not tested."""
-    causal = [row for row in rows if row["verdict"] in words.CAUSAL]
+    causal = [row for row in rows if row["verdict"] in verdicts.CAUSAL]
     tested = [row for row in rows if row["verdict"] in ("association only", "neither", "underpowered")]
     untested = [row for row in rows if row["verdict"] == "associated"]
     chosen = [*causal[:CAUSAL_CARDS], *tested[:OTHER_CARDS], *untested[:OTHER_CARDS]]
@@ -220,23 +221,16 @@ def _cards(key: str, asked: Json, rows: Sequence[Json], runs: Sequence[Json], vo
 
 
 def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> Card:
-    facts: list[tuple[str, str]] = []
-    swaps = row["interchange"]
-    if swaps is not None:
-        facts = [
-            ("Necessity", words.effect(swaps["necessity"])),
-            ("Sufficiency", words.effect(swaps["sufficiency"])),
-            ("Knock-out", words.effect(swaps["knockout"])),
-            ("Other experts, at most", figures.percent(words.largest_null(swaps))),
-        ]
+    effects = row["interchange"]
     return Card(
         site=words.site(row),
         anchor=table.anchor(key, row),
-        verdict=words.verdict(row["verdict"]),
+        verdict=verdicts.verdict(row["verdict"]),
         summary=words.summary(row, voice, run),
         routing=words.routing(row, voice, asked["design"]["segment"]),
         shares=(100 * (row["S1"] or 0.0), 100 * (row["S0"] or 0.0)),
-        facts=facts,
+        facts=[] if effects is None else swaps.facts(effects, "expert"),
+        notes=[] if effects is None else swaps.notes(effects, "expert"),
         doubts=words.doubts(row, asked, voice, run),
     )
 
@@ -331,7 +325,8 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
         name = f"interchange {index}"
         lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]
         lines += _flat(run.get("pairs_from") or {}, f"{name}: pairs from: ")
-        lines += _flat(run["engine"], f"{name}: engine.")
+        for key in ("metric_options", "alignment_options", "engine"):
+            lines += _flat(run[key], f"{name}: {key.removesuffix('_options')}.")
     return [(key, str(value)) for key, value in lines]
 
 

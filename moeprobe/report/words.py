@@ -1,112 +1,13 @@
 """The sentences of the report. A causal word appears only where an interchange verdict carries it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from moeprobe.errors import FindingsError
-from moeprobe.report import figures
+from moeprobe.report import figures, swaps
+from moeprobe.report.verdicts import CAUSAL
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One of the verdicts of docs/findings.md: its CSS class, its sign (never colour alone), its label and meaning."""
-
-    name: str
-    css: str
-    sign: str
-    label: str
-    meaning: str
-
-
-VERDICTS: tuple[Verdict, ...] = (
-    Verdict(
-        "necessary and sufficient",
-        "both",
-        "\u25c6",
-        "Necessary and sufficient",
-        "Taking it over from the control run removes the effect or a reliable part of it, and putting it into the "
-        "control run brings that about. How large a part: see the percentages.",
-    ),
-    Verdict(
-        "necessary",
-        "necessary",
-        "\u25b2",
-        "Necessary",
-        "Replacing its contribution removes the effect or a reliable part of it; putting it in elsewhere does not "
-        "bring the effect about.",
-    ),
-    Verdict(
-        "sufficient",
-        "sufficient",
-        "\u25bc",
-        "Sufficient",
-        "Putting its contribution in brings the effect or a reliable part of it about; without it the effect comes "
-        "about some other way.",
-    ),
-    Verdict(
-        "association only",
-        "only",
-        "\u25cb",
-        "Association only",
-        "Its routing goes with the behaviour, but swapping its contribution did not move it enough.",
-    ),
-    Verdict(
-        "associated",
-        "associated",
-        "\u25cf",
-        "Associated, cause not tested",
-        "Its routing goes with the behaviour. Nobody has tested yet whether it does anything.",
-    ),
-    Verdict(
-        "tokens only",
-        "tokens",
-        "\u2248",
-        "Perhaps only words",
-        "Its routing differs, but the words that come along with the behaviour may be all there is to it: beyond them "
-        "no difference was shown.",
-    ),
-    Verdict(
-        "neither",
-        "neither",
-        "\u2715",
-        "Tested, neither",
-        "Its routing does not go with the behaviour, and swapping its contribution did not move it enough.",
-    ),
-    Verdict(
-        "underpowered",
-        "untestable",
-        "?",
-        "Too few pairs",
-        "Its contribution was swapped in too few pairs of prompts to call it a cause, or to say that it is none.",
-    ),
-    Verdict(
-        "not associated",
-        "none",
-        "\u00b7",
-        "Not associated",
-        "No difference in routing was found. That is not proof that there is none.",
-    ),
-    Verdict("untestable", "untestable", "/", "Untestable", "The data could not be tested, for example never selected."),
-)
-_BY_NAME = {verdict.name: verdict for verdict in VERDICTS}
-# Percent of the effect from which on, by the lower end of the interval, it is called the effect and not a part of it.
-MOST = 50
-CAUSAL = frozenset({"necessary and sufficient", "necessary", "sufficient"})
-
-
-def verdict(name: str) -> Verdict:
-    """Look up a verdict.
-
-    Raises:
-        FindingsError: the name is none of the verdicts of docs/findings.md; a report must not guess.
-    """
-    if name not in _BY_NAME:
-        raise FindingsError(f"The findings hold the verdict {name[:80]!r}, which this report does not know.")
-    return _BY_NAME[name]
 
 
 def site(row: Json) -> str:
@@ -119,37 +20,25 @@ def caused(voice: Voice) -> str:
     return f"the measured difference that goes with {voice.theme}" if voice.given else voice.about
 
 
-def effect(value: Json) -> str:
-    """Print an effect with its interval: ``97 % [90, 104]``."""
-    return f"{figures.percent(value['percent'])} {figures.interval(value['ci'])}"
-
-
-def largest_null(swaps: Json) -> float | None:
-    """The largest effect (in size, percent) of the other experts of the layer; None when none was tried."""
-    null = swaps["null"]
-    sizes = [abs(x) for key in ("necessity", "sufficiency") for x in null[key] if x is not None]
-    return max(sizes, default=None)
-
-
-def null_sentence(swaps: Json) -> str:
-    """Say what the other experts of the same layer did under the same swaps."""
-    largest, tried = largest_null(swaps), len(swaps["null"]["sites"])
-    if largest is None:
-        return "No other expert of the layer was tried for comparison."
-    who = "One other expert of the layer" if tried == 1 else f"{tried} other experts of the layer, chosen at random,"
-    return f"{who} changed it by at most {figures.percent(largest)} (necessity or sufficiency)."
-
-
 def summary(row: Json, voice: Voice, run: Json | None) -> str:
     """One finding in a sentence or two that need no training to read."""
-    name = site(row)
-    opening = f"Expert {int(row['expert'])} of layer {int(row['layer'])} ({name})"
-    swaps = row["interchange"]
-    if row["verdict"] == "associated" or swaps is None or run is None:
-        return f"{opening} {_association(row, voice)}. What it does has not been tested."
+    opening = f"Expert {int(row['expert'])} of layer {int(row['layer'])} ({site(row)}) {_association(row, voice)}"
+    effects, associated = row["interchange"], row["association"] == "associated"
+    if row["verdict"] == "associated" or effects is None or run is None:
+        return f"{opening}. What it does has not been tested."
+    link = (
+        "and"
+        if associated == (row["verdict"] in CAUSAL)
+        else "but"
+        if associated or row["verdict"] in CAUSAL
+        else "and"
+    )
     if row["verdict"] in CAUSAL:
-        return f"{opening} {_causal(row, voice, swaps, run)} {null_sentence(swaps)}"
-    return f"{opening} {_inert(row, voice, swaps, run)}"
+        thing = "the measured difference" if voice.given else "it" if voice.theme == voice.about else voice.about
+        found = swaps.causal(row["verdict"], effects, run, thing)
+        return f"{opening}, {link} {found} {swaps.null_sentence(effects, 'expert')}"
+    ending = "association only" if associated else "no effect shown"
+    return f"{opening}, {link} {swaps.inert(row['verdict'], effects, run, 'expert', ending)}"
 
 
 def direction(row: Json) -> int:
@@ -183,57 +72,6 @@ def _flat(voice: Voice) -> str:
         return f"shows no measurable difference with {voice.theme}"
     when = {"scores": f"as {voice.theme} rises", "within generations": f"on {voice.theme}"}
     return f"is not chosen measurably more or less often {when.get(voice.kind, f'with {voice.about}')}"
-
-
-def _causal(row: Json, voice: Voice, swaps: Json, run: Json) -> str:
-    """The sentence behind a causal verdict; it claims no more than the verdict and keeps both numbers."""
-    needed = (
-        f"replacing its contribution in a \u201c{run['positive']}\u201d run by that of a \u201c{run['negative']}\u201d "
-        f"run removes {effect(swaps['necessity'])} of the effect (necessity)"
-    )
-    enough = (
-        f"putting it into a \u201c{run['negative']}\u201d run brings {effect(swaps['sufficiency'])} of the effect "
-        "about (sufficiency)"
-    )
-    link = "and" if row["association"] == "associated" else "but"
-    start = f"{_association(row, voice)}, {link}"
-    plain = "it" if voice.theme == voice.about else voice.about
-    thing = part(row) + ("the measured difference" if voice.given else plain)
-    if row["verdict"] == "necessary and sufficient":
-        return f"{start} causes {thing} here: {needed}, and {enough}."
-    if row["verdict"] == "necessary":
-        return f"{start} is needed for {thing} here: {needed}. It is not enough on its own: {enough}."
-    return f"{start} is enough to bring {thing} about here: {enough}. It is not needed: {needed}."
-
-
-def part(row: Json) -> str:
-    """`part of ` where a causal verdict rests on effects that are not clearly most of the whole.
-
-    A reader takes a bare "causes" for the whole.
-    """
-    named = {"necessary": ("necessity",), "sufficient": ("sufficiency",)}
-    effects = named.get(row["verdict"], ("necessity", "sufficiency"))
-    intervals = [row["interchange"][name]["ci"] for name in effects]
-    whole = all(interval is not None and interval[0] >= MOST for interval in intervals)
-    return "" if whole else "part of "
-
-
-def _inert(row: Json, voice: Voice, swaps: Json, run: Json) -> str:
-    associated = row["association"] == "associated"
-    ending = "association only" if associated else "no effect shown"
-    start = f"{_association(row, voice)}, {'but' if associated else 'and'}"
-    if swaps["exactly_zero"] and row["verdict"] != "underpowered":
-        return f"{start} swapping it or knocking it out changed nothing (exactly 0): {ending}."
-    numbers = f"necessity {effect(swaps['necessity'])}, sufficiency {effect(swaps['sufficiency'])}"
-    if row["verdict"] == "underpowered" and swaps["enough_pairs"]:
-        pairs = int(swaps["pairs"])
-        return f"{start} swapping it in {pairs} pairs does not settle what it does: {numbers}. More pairs would."
-    if row["verdict"] == "underpowered":
-        return f"{start} it was swapped in only {int(swaps['pairs'])} pairs, too few for a verdict: {numbers}."
-    return (
-        f"{start} swapping it changed too little: {numbers}, where reliably more than "
-        f"{figures.percent(run['minimum_effect'])}, and more than other experts do, was asked for: {ending}."
-    )
 
 
 def routing(row: Json, voice: Voice, segment: str) -> str:
@@ -277,11 +115,10 @@ def doubts(row: Json, question: Json, voice: Voice, run: Json | None) -> list[st
         found.append("The score does not measure what its name says.")
     else:
         found.append("The probe sorted generations wrongly: see its error rate above.")
-    swaps = row["interchange"]
-    if swaps is None or run is None:
+    if row["interchange"] is None or run is None:
         found.append("It only travels with what really causes the behaviour. Run moeprobe interchange to find out.")
         return found
-    return found + _swap_doubts(row, swaps, run)
+    return found + swaps.doubts(row["verdict"], row["interchange"], run, "expert")
 
 
 def _follows(question: Json, voice: Voice) -> str:
@@ -324,30 +161,11 @@ def _fragile(row: Json, question: Json, voice: Voice) -> list[str]:
     return found
 
 
-def _swap_doubts(row: Json, swaps: Json, run: Json) -> list[str]:
-    found = []
-    if row["verdict"] in CAUSAL:
-        found.append(f"The metric is not the behaviour: it was {run['metric']}.")
-        tried = len(swaps["null"]["sites"])
-        if tried < 20:
-            found.append(
-                f"Swapping other experts does as much. Only {figures.count(tried, 'other expert')} of the layer "
-                f"{'was' if tried == 1 else 'were'} tried, so the comparison cannot be finer than 1 in {tried + 1}."
-            )
-    else:
-        found.append(
-            f"It acts at other positions, on another metric, or together with experts that stand in for it. Here "
-            f"single experts were swapped, aligned at the {run['alignment']}."
-        )
-    if swaps["pairs"] < 20:
-        found.append(f"The {figures.count(swaps['pairs'], 'prompt pair')} are not like other prompts: that is few.")
-    return found
-
-
-def in_short(rows: Sequence[Json], voice: Voice) -> str:
-    """The result of one question in one or two sentences, for the head of the page."""
+def in_short(rows: Sequence[Json], voice: Voice, others: Sequence[Json] = ()) -> str:
+    """The result of one question in a few sentences, for the head of the page; `others` are no single experts."""
     causal = [row for row in rows if row["verdict"] in CAUSAL]
     inert = sum(row["verdict"] == "association only" for row in rows)
+    open_ = sum(row["association"] == "associated" and row["verdict"] == "underpowered" for row in rows)
     untested = sum(row["verdict"] == "associated" for row in rows)
     associated = sum(row["association"] == "associated" for row in rows)
     words_only = sum(row["verdict"] == "tokens only" for row in rows)
@@ -357,16 +175,23 @@ def in_short(rows: Sequence[Json], voice: Voice) -> str:
         f"{figures.count(words_only, 'expert')} {verb[words_only != 1]} with {voice.theme}, but the "
         "words used there may explain all of it."
     )
-    if not associated and not causal:
+    if not associated and not causal and not any(other["verdict"] in CAUSAL for other in others):
         found = f"No expert was found that goes with {voice.theme}."
         if all(row["p"] is None for row in rows):
             found = f"Nothing could be tested for {voice.theme}, so this says neither yes nor no."
         return f"{found} {by_words}" if words_only else found
     parts = [_causes(causal, voice)] if causal else []
+    parts += other_causes(others)
     if inert:
         parts.append(
             f"{figures.count(inert, 'expert')} {'goes' if inert == 1 else 'go'} with or against {voice.theme}{here}, "
             "without an effect that interchange could show."
+        )
+    if open_:
+        parts.append(
+            f"Of {figures.count(open_, 'more expert')} that {'goes' if open_ == 1 else 'go'} with or against "
+            f"{voice.theme}{here}, interchange could not decide whether "
+            f"{'it does' if open_ == 1 else 'they do'} anything."
         )
     if untested:
         parts.append(
@@ -388,7 +213,9 @@ def _causes(causal: Sequence[Json], voice: Voice) -> str:
     sentences = []
     for name, share in ((name, share) for name in phrases for share in ("", "part of ")):
         one, several = phrases[name]
-        sites = [site(row) for row in causal if row["verdict"] == name and part(row) == share]
+        sites = [
+            site(row) for row in causal if row["verdict"] == name and swaps.part(name, row["interchange"]) == share
+        ]
         if not sites:
             continue
         listed = sites if len(sites) <= 3 else [*sites[:3], f"{len(sites) - 3} more"]
@@ -396,6 +223,17 @@ def _causes(causal: Sequence[Json], voice: Voice) -> str:
         verb = one if len(sites) == 1 else several
         sentences.append(f"{joined} {verb} {share}{caused(voice)} in the prompts tested.")
     return " ".join(sentences)
+
+
+def other_causes(others: Sequence[Json]) -> list[str]:
+    """Sites with a causal verdict that are no single expert, up to three by name, in a sentence for each verdict."""
+    found = []
+    for name in ("necessary and sufficient", "necessary", "sufficient"):
+        sites = [str(other["site"]) for other in others if other["verdict"] == name]
+        if sites:
+            listed = ", ".join(sites[:3]) + (f" and {len(sites) - 3} more" if len(sites) > 3 else "")
+            found.append(f"Of sites that are no single expert, these are {name}: {listed}.")
+    return found
 
 
 def nothing(question: Json, voice: Voice) -> str:

@@ -126,7 +126,7 @@ _CHARACTERS = [
     "constructor",
 ]
 STRINGS = [*_SCRIPTS, *_HANDLERS, *_ATTRIBUTES, *_LINKS, *_VECTOR, *_TEMPLATES, *_CHARACTERS]
-_ENUMERATED = {"schema", "verdict", "association", "group", "kind"}
+_ENUMERATED = {"schema", "verdict", "association", "group", "kind", "adjustment", "words", "of", "undecided", "opposes"}
 _SITE = re.compile(r"L\d+\.E\d+")
 
 

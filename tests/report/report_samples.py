@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import report_designs
+from report_swaps import interchanged, with_others
 from scipy import special, stats
-
-from moeprobe.findings import judgement
 
 Json = dict[str, Any]
 
@@ -50,7 +49,14 @@ def smollm() -> Json:
         "L18.E8": ("sufficient", 4.0, 41.0, 5.0),
     }
     made["notes"] = ["The probe abstained on 3 generations; they were left out."]
-    return interchanged(made, "refusal", effects, pairs=24, noise=9.0)
+    interchanged(made, "refusal", effects, pairs=24, noise=9.0)
+    others = {
+        "L18.moe": ("necessary and sufficient", 99.0, 98.0, 97.0),
+        "L18.E5+E8": ("necessary and sufficient", 98.0, 97.0, 98.0),
+        "L12.H3": ("neither", 1.0, -1.0, 2.0),
+        "L18.router": ("underpowered", 20.0, 28.0, None),
+    }
+    return with_others(made, "refusal", others, noise=9.0)
 
 
 def large() -> Json:
@@ -348,62 +354,3 @@ def _example(index: int, sites: list[str]) -> Json:
         "spans": [[start, start + 10]] if positive else [],
         "weights": weights,
     }
-
-
-def interchanged(
-    findings: Json, question: str, effects: dict[str, tuple[str, float, float, float]], *, pairs: int, noise: float
-) -> Json:
-    """Add an interchange run with the given verdicts and effects (percent)."""
-    rng = np.random.default_rng(11)
-    gap = 4.2
-    by_site = {row["site"]: row for row in findings["rows"] if row["probe"] == question}
-    for site, (verdict, *values) in effects.items():
-        row = by_site[site]
-        others = [name for name in by_site if name.split(".")[0] == site.split(".")[0] and name not in effects][:8]
-        zero = not any(values)
-        swaps: Json = {"pairs": pairs, "enough_pairs": pairs >= 8, "exactly_zero": zero}
-        swaps["thresholds"] = {"minimum_effect": 10.0, "material_effect": 30.0, "alpha": 0.05}
-        null: Json = {"sites": others}
-        for key, value in zip(("necessity", "sufficiency", "knockout"), values, strict=True):
-            each = np.zeros(pairs) if zero else (value + rng.normal(0, max(noise, 2.0), pairs)) * gap / 100
-            half = 1.96 * float(each.std(ddof=1)) / pairs**0.5
-            mean = float(each.mean())
-            swaps[key] = {
-                "percent": 100 * mean / gap,
-                "ci": [100 * (mean - half) / gap, 100 * (mean + half) / gap],
-                "mean": mean,
-                "per_pair": each.tolist(),
-            }
-            null[key] = [0.0 if noise == 0 else float(x) for x in rng.normal(0, noise / 4 or 1, len(others))]
-            if key != "knockout":
-                above = sum(other >= swaps[key]["percent"] for other in null[key])
-                p = 0.0001 if value > 10 else 1.0
-                rank = {"sites": len(others), "above": above}
-                swaps[key] |= {"p": p, "p_zero": p, "contrasts": {}, "rank": rank}
-        null["active"] = 0 if noise == 0 else len(others)
-        swaps["null"] = null
-        swaps |= judgement(swaps)
-        row |= {"interchange": swaps, "verdict": verdict}
-    findings["interchange"].append(
-        {
-            "probe": question,
-            "pairs": pairs,
-            "pair_ids": [f"pair-{i:02d}" for i in range(pairs)],
-            "left_out": 2,
-            "positive": "harmful",
-            "negative": "harmless",
-            "metric": "mean negative log-likelihood of the first tokens of the harmless answer",
-            "continuation_tokens": 5,
-            "alignment": "end of prompt",
-            "swap": "contribution",
-            "gap": {"mean": gap, "ci": [3.9, 4.6]},
-            "bootstrap": 10000,
-            "seed": 0,
-            "minimum_effect": 10.0,
-            "rule": "An effect counts if its mean is at least the minimum effect, its interval lies above 0, and it "
-            "exceeds that of every other expert tried.",
-            "tested": list(effects),
-            "engine": {"dtype": "float32", "experts_implementation": "eager", "torch": "2.13.0"},
-        }
-    )
-    return json.loads(json.dumps(findings))

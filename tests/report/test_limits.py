@@ -24,7 +24,7 @@ def test_without_interchange_nothing_is_a_cause() -> None:
 def test_with_interchange_the_metric_bounds_the_verdict() -> None:
     found = _limits(samples.toy())
     assert "Not that any expert causes anything" not in found
-    assert "mean negative log-likelihood" in found["Not more than the metric measures"]
+    assert "mean negative log-likelihood (nats per token)" in found["Not more than the metric measures"]
     assert "Not that an inert expert does nothing" in found
     assert found["Nothing about prompts that did not split"].startswith("2 pairs were left out of interchange")
 

@@ -3,6 +3,9 @@
 import report_samples as samples
 
 from moeprobe.report.plots import Axis, run_view
+from moeprobe.report.voice import voice_of
+
+VOICE = voice_of(samples.toy()["questions"][0])
 
 
 def test_axis_positions() -> None:
@@ -19,7 +22,7 @@ def test_pairs_are_drawn_on_the_scale_of_the_mean() -> None:
     run = findings["interchange"][0]
     row = next(row for row in findings["rows"] if row["site"] == "L2.E5")
     row["interchange"]["necessity"]["per_pair"] = [run["gap"]["mean"], 0.0, 50 * run["gap"]["mean"]]
-    view = run_view(run, [row], "refusal")
+    view = run_view(run, [row], VOICE)
     first, second, third = view.sites[0].strips[0].pairs
     assert first.x == {label: at for at, label in view.ticks}["100\u00a0%"]
     assert second.x == view.zero
@@ -33,12 +36,12 @@ def test_a_gap_of_zero_draws_no_pairs() -> None:
     run = findings["interchange"][0]
     run["gap"]["mean"] = 0.0
     row = next(row for row in findings["rows"] if row["site"] == "L2.E5")
-    assert run_view(run, [row], "refusal").sites[0].strips[0].pairs == []
+    assert run_view(run, [row], VOICE).sites[0].strips[0].pairs == []
 
 
 def test_only_the_first_dozen_is_drawn_and_all_are_listed() -> None:
     findings = samples.toy()
     row = next(row for row in findings["rows"] if row["site"] == "L2.E5")
-    view = run_view(findings["interchange"][0], [row] * 15, "refusal")
+    view = run_view(findings["interchange"][0], [row] * 15, VOICE)
     assert len(view.sites) == 15
     assert sum(bool(site.strips) for site in view.sites) == view.drawn == 12

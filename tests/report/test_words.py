@@ -7,7 +7,7 @@ import pytest
 import report_samples as samples
 
 from moeprobe.errors import FindingsError
-from moeprobe.report import words
+from moeprobe.report import verdicts, words
 from moeprobe.report.voice import voice_of
 
 VOICE = voice_of(samples.toy()["questions"][0])
@@ -33,7 +33,8 @@ def test_necessary_and_sufficient_names_cause_numbers_and_null() -> None:
         "\u201charmful\u201d run by that of a \u201charmless\u201d run removes 97 % [90, 104] of the effect "
         "(necessity), and putting it into a \u201charmless\u201d run brings 95 % [88, 101] of the effect about "
         "(sufficiency). "
-        "7 other experts of the layer, chosen at random, changed it by at most 0 % (necessity or sufficiency)."
+        "The 7 experts most like it in how often it is chosen and how much it adds changed it by at most 0 % "
+        "(necessity or sufficiency)."
     )
 
 
@@ -46,11 +47,13 @@ def test_inert_expert_is_association_only() -> None:
 def test_small_effect_is_not_called_zero() -> None:
     said = _said(samples.smollm(), "L18.E11")
     assert "exactly 0" not in said
-    assert "reliably more than 10 %, and more than other experts do, was asked for: association only" in said
+    assert "(minus a placebo donor: " in said
+    assert "Reliably more than 10 %, by both counts, and more than experts like it do, was asked for" in said
+    assert said.endswith("association only.")
     assert "goes against refusal" in said
 
 
-@pytest.mark.parametrize("verdict", [one.name for one in words.VERDICTS if one.name not in words.CAUSAL])
+@pytest.mark.parametrize("verdict", [one.name for one in verdicts.VERDICTS if one.name not in verdicts.CAUSAL])
 def test_no_causal_word_without_a_causal_verdict(verdict: str) -> None:
     findings = samples.toy()
     _row(findings, "L2.E5")["verdict"] = verdict
@@ -79,7 +82,7 @@ def test_one_sided_verdicts_claim_one_side(verdict: str, phrase: str, never: str
 
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(FindingsError, match="proven beyond doubt"):
-        words.verdict("proven beyond doubt")
+        verdicts.verdict("proven beyond doubt")
 
 
 def test_doubts_follow_what_was_run() -> None:
@@ -108,10 +111,10 @@ def test_without_association_and_without_null_the_sentence_says_so() -> None:
     findings = samples.toy()
     row = _row(findings, "L2.E5")
     row["association"] = "not associated"
-    row["interchange"]["null"] = {"sites": [], "necessity": [], "sufficiency": [], "knockout": []}
+    row["interchange"]["null"] = {"sites": [], "necessity": [], "sufficiency": [], "asked": True}
     said = _said(findings, "L2.E5")
     assert "is not chosen measurably more or less often with refusal, but causes it here" in said
-    assert said.endswith("No other expert of the layer was tried for comparison.")
+    assert said.endswith("There was no expert like it to compare it with.")
 
 
 def test_an_expert_does_not_cause_a_label() -> None:
