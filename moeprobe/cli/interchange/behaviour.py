@@ -74,8 +74,13 @@ def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
     loaded, pairs, probe, decoding = _prepared(model, options, force=force)
     with progress_bar(0, "answer", "rescue") as bar:
         found = experiment(loaded, pairs, options["site"], probe, decoding, seed=options["seed"], progress=_shown(bar))
+    instead = (
+        "nothing else runs and writes, so no site to compare with"
+        if found.random_sites is None
+        else (f"or {found.random_sites} instead")
+    )
     lines = [
-        f"{len(found.pairs)} pairs, judged by {found.probe}; {found.sites} injected, or {found.random_sites} instead.",
+        f"{len(found.pairs)} pairs, judged by {found.probe}; {found.sites} injected; {instead}.",
         "",
         _table(found.effects),
         "",
@@ -89,7 +94,7 @@ def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
         "pairs": list(found.pairs),
         "probe": found.probe,
         "sites": str(found.sites),
-        "random_sites": str(found.random_sites),
+        "random_sites": None if found.random_sites is None else str(found.random_sites),
         "answers": {name: list(one.texts) for name, one in found.answers.items()},
         "effects": {name: one.to_json() for name, one in found.effects.items()},
         "beyond": {name: one.to_json() for name, one in found.beyond.items()},
