@@ -119,6 +119,17 @@ def test_a_few_steps_bring_the_loss_down_and_touch_nothing_else(scripts: dict[st
 
 
 @torch.no_grad()
+def test_refusals_are_not_counted_after_another_answer(scripts: dict[str, ModuleType]) -> None:
+    """Teacher-forced on its own harmless answer, a model that refuses everything looks as if it refused nothing."""
+    model = tiny()
+    texts = tiny_texts(scripts, model)
+    upper = scripts["spread"].Upper(model, PREFIX)
+    with pytest.raises(ValueError, match="answered by the refusal"):
+        scripts["distributed"].refused(upper, texts)
+    assert set(scripts["distributed"].refused(upper, texts[:8])) == {"harmful", "harmless", "lookalike"}
+
+
+@torch.no_grad()
 def test_dropping_rejects_a_solution_that_sits_in_one_expert(scripts: dict[str, ModuleType]) -> None:
     """Two networks do the same when whole; the loss under dropping tells the planted single expert from the spread."""
     draw = scripts["spread"].Spread(expert=0.3, layer=0.15, whole=0.0).draw

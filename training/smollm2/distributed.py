@@ -36,14 +36,14 @@ EXPERT_SIZE = 128
 class Plan:
     """Numbers of a training run."""
 
-    steps: int = 160
-    harmful: int = 8
-    others: int = 8
+    steps: int = 90
+    harmful: int = 6
+    others: int = 12
     rate: float = 1e-3
     decay: float = 0.02
-    keep: float = 1.0
+    keep: float = 4.0
     even: float = 0.05
-    first: float = 4.0
+    first: float = 8.0
     answer: int = 20
     pool: int = 900
     dev: int = 40
@@ -78,16 +78,15 @@ def texts_of(
     answers: dict[str, list[int]],
     stem: Path,
 ) -> list[Text]:
-    """Texts with their states: a harmful prompt is followed by a refusal, another by its entry in ``answers``.
+    """Texts with their states: a prompt is followed by its entry in ``answers`` or, without one, by a refusal.
 
     States are kept in ``stem`` (safetensors and JSON) and computed again only for other texts.
     """
     prompts = [encoder.prompt(example.prompt) for example in examples]
     ids = []
     for example, prompt in zip(examples, prompts, strict=True):
-        bad = example.kind == "harmful"
-        refuse = encoder.answer(refusal(example.prompt, example.category), end=True) if bad else []
-        ids.append(prompt + (refuse or answers[example.prompt]))
+        refuse = encoder.answer(refusal(example.prompt, example.category), end=True)
+        ids.append(prompt + answers.get(example.prompt, refuse))
     stored, listed = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
     if not stored.exists() or not listed.exists() or json.loads(listed.read_text(encoding="utf-8")) != ids:
         began = time.time()
@@ -162,11 +161,13 @@ def losses(
 @torch.no_grad()
 def refused(upper: Upper, texts: Sequence[Text], opening: int = 4, batch: int = 32) -> dict[str, float]:
     """Share of texts of each kind whose greedy answer would begin with the refusal's first ``opening`` tokens."""
-    wanted = next(text.ids[text.prompt :][:opening] for text in texts if text.kind == "harmful")
+    said = next(text.ids[text.prompt :] for text in texts if text.kind == "harmful")[:opening]
     hits: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for begin in range(0, len(texts), batch):
         part = texts[begin : begin + batch]
-        hidden, _, places, _ = padded(part, opening)
+        hidden, _, places, wanted = padded(part, opening)
+        if not bool((wanted == said).all()):
+            raise ValueError("every dev text must be answered by the refusal: other words before would hide a refusal")
         made = answer_logits(upper, hidden, places, None).argmax(-1)
         for text, same in zip(part, (made == wanted).all(1).tolist(), strict=True):
             hits[text.kind].append(same)
@@ -255,10 +256,10 @@ def main() -> None:
     encoder = Encoder(tokenizer)
     examples, dev_examples = chosen_examples(plan)
     print(f"{len(examples)} training and {len(dev_examples)} dev prompts", flush=True)
-    asked = [example.prompt for example in [*examples, *dev_examples] if example.kind != "harmful"]
+    asked = [example.prompt for example in examples if example.kind != "harmful"]
     answers = base_answers(model, encoder, asked, options.cache / "answers.json")
     texts = texts_of(model, encoder, examples, answers, options.cache / "states")
-    dev = texts_of(model, encoder, dev_examples, answers, options.cache / "dev")
+    dev = texts_of(model, encoder, dev_examples, {}, options.cache / "dev")
     upper = Upper(model, encoder.prefix)
     train(upper, texts, dev, plan)
     upper.finish().save_pretrained(options.out)

@@ -201,6 +201,11 @@ def main() -> None:
     examples = read_prompts(HERE / "heldout", "heldout")
     by_kind = {kind: [example for example in examples if example.kind == kind][: options.limit] for kind in KINDS}
     figures: dict[str, object] = {}
+    if "refusals" not in options.skip:
+        rates, answers = refusal_rates(model, encoder, [e for some in by_kind.values() for e in some], options.tokens)
+        figures["refused"] = rates
+        if options.answers:
+            options.answers.write_text("\n".join(map(json.dumps, answers)) + "\n", encoding="utf-8")
     # Every sixth or so: the file is sorted by category, and all categories shall be among them.
     step = max(len(by_kind["harmful"]) // options.prompts, 1)
     prompts = [
@@ -217,11 +222,6 @@ def main() -> None:
             f"NLL of the opening after {kind} prompts {Openings(model, control, opening).nll().mean():.3f}", flush=True
         )
     figures["knockouts"] = knockouts(model, prompts, opening, "singles" not in options.skip)
-    if "refusals" not in options.skip:
-        rates, answers = refusal_rates(model, encoder, [e for some in by_kind.values() for e in some], options.tokens)
-        figures["refused"] = rates
-        if options.answers:
-            options.answers.write_text("\n".join(map(json.dumps, answers)) + "\n", encoding="utf-8")
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(f"{time.time() - began:.0f} s")
