@@ -45,7 +45,8 @@ def nearest(site: Site, usage: LayerProfile, count: int) -> list[Site]:
     others = np.flatnonzero(active)
     if not len(others):
         raise InterchangeError(
-            f"No other expert of L{site.layer} is chosen in these prompts, so {site} has no shams. Name some, or ask for 0."
+            f"No other expert of L{site.layer} is chosen in these prompts, so {site} has no shams. "
+            "Name some, or ask for 0."
         )
     order = others[np.argsort(distance[others], kind="stable")]
     return [expert_site(site.layer, int(expert)) for expert in order[:count]]
