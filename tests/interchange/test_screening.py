@@ -148,7 +148,7 @@ def test_own_part_is_weight_times_gradient_of_weight() -> None:
     for column, site in enumerate(result.sites):
         ids, weights = kept[site.layer]
         assert weights.grad is not None
-        expected = float((weights * weights.grad)[ids == site.index].sum())
+        expected = float((weights.detach() * weights.grad)[ids == site.index].sum())
         assert result.estimates["knockout"][0, column] == pytest.approx(expected, abs=1e-5)
     assert np.abs(result.estimates["knockout"]).max() > 0.1
 
