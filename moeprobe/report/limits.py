@@ -107,8 +107,8 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
             Limit(
                 "Not that no other site does it",
                 f"Each site was compared with at most {figures.count(most, 'other')} of its kind, those most like it "
-                "in selection rate and size of contribution. That excludes that any such site does as much. It does not "
-                "exclude that another one does, of another kind or size, earlier or later, or several together.",
+                "in selection rate and size of contribution. That excludes that any such site does as much, and not "
+                "that another one does, of another kind or size, earlier or later, or several together.",
             )
         )
     alone = [name for name, _, effects in sites if not effects["null"]["asked"]]

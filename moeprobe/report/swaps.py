@@ -112,8 +112,9 @@ def price(swaps: Json) -> list[str]:
     many = f"about {tokens:,.0f} tokens" if tokens >= 1.5 else "a single token"
     return [
         f"Price: on {prompts}, knocking it out changes what the model says by "
-        f"{figures.nats(paid['kl'])} [{low}, {high}] nats per token (KL divergence). At that rate it takes {many} of text until the two models, with it and "
-        f"without it, can be told apart at {_TOLD_APART} to 1."
+        f"{figures.nats(paid['kl'])} [{low}, {high}] nats per token (KL divergence). "
+        f"At that rate it takes {many} of text until the two models, with it and without it, can be told apart at "
+        f"{_TOLD_APART} to 1."
     ]
 
 

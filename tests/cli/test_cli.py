@@ -20,17 +20,6 @@ from tests.cli.conftest import Run
 PROMPTS = str(Path(__file__).parents[2] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl")
 
 
-@pytest.fixture(scope="module")
-def findings(compiled_trace: Trace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from moeprobe.correlate import correlate
-    from moeprobe.correlate.document import findings_of
-
-    path = tmp_path_factory.mktemp("findings") / "f.json"
-    answer = correlate(compiled_trace, by="label", positive="triggered")
-    findings_of(compiled_trace, [answer], beside=path).write(path)
-    return path
-
-
 def test_every_command_has_help(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
@@ -70,19 +59,6 @@ def test_all_four_verbs(run: Run, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"run.trace", "run.findings.json", "report.html"}
     code, _, err = run("report", findings, "-o", page)
     assert (code, "--force" in err) == (1, True)
-
-
-def test_pairs_from_a_file(run: Run, findings: Path, tmp_path: Path) -> None:
-    out_path = tmp_path / "g.json"
-    code, out, err = run(
-        "interchange", findings, "-m", "compiled", "--pairs", PROMPTS, "--positive", "triggered", "--site", "L2.E5",
-        "--bootstrap", 100, "-o", out_path, "--json",
-    )  # fmt: skip
-    assert (code, err) == (0, "")
-    assert json.loads(out) == json.loads(out_path.read_text())
-    assert json.loads(findings.read_text())["interchange"] == []  # the original is untouched
-    code, _, err = run("interchange", findings, "--pairs", PROMPTS, "--site", "L2.E5")
-    assert (code, "--positive" in err) == (2, True)
 
 
 def test_info(run: Run, compiled_trace: Trace) -> None:
@@ -206,13 +182,6 @@ def test_existing_outputs_are_kept(run: Run, compiled_trace: Trace, findings: Pa
     assert (code, "--force" in err) == (1, True)
 
 
-def test_findings_of_another_trace(run: Run, findings: Path, tmp_path: Path) -> None:
-    other = tmp_path / "o.trace"
-    run("trace", PROMPTS, "-m", "compiled", "-o", other, "--limit", 4, "--max-new-tokens", 4)
-    code, _, err = run("interchange", findings, "--trace", other)
-    assert (code, "not the trace these findings were made from" in err) == (1, True)
-
-
 def test_terminal_escapes_are_shown_not_sent() -> None:
     assert "\x1b" not in printable("\x1b[31mred\x1b]0;title\x07")
     shown = table(("a", "n"), [("x\u202ey", "1.5"), ("longer", "-")])
@@ -255,119 +224,6 @@ def test_a_real_sigint(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert not path.exists()
     assert load_trace(partial, incomplete=True).generations
-
-
-@pytest.fixture
-def own_findings(findings: Path, compiled_trace: Trace, tmp_path: Path) -> Path:
-    body = json.loads(findings.read_text())
-    body["trace"]["path"] = str(compiled_trace.path)
-    (tmp_path / "f.json").write_text(json.dumps(body))
-    return tmp_path / "f.json"
-
-
-QUICK = ("--bootstrap", 100, "--null", 2)
-
-
-SORRY = """
-from moeprobe.probes import Example, Reading
-
-
-class Sorry:
-    name = "sorry"
-    version = "1"
-    level = "generation"
-    definition = "Says sorry."
-
-    def examples(self):
-        return [Example("sorry", 1), Example("fine", 0)]
-
-    def read(self, passage):
-        return Reading(1.0 if "sorry" in passage.text else 0.0)
-"""
-
-
-@pytest.fixture
-def sorry(tmp_path: Path) -> Path:
-    """A probe of one's own that fits the compiled model's answers."""
-    path = tmp_path / "sorry.py"
-    path.write_text(SORRY)
-    return path
-
-
-def test_a_probe_file_runs_only_when_named(run: Run, compiled_trace: Trace, sorry: Path, tmp_path: Path) -> None:
-    out = tmp_path / "f.json"
-    assert run("correlate", compiled_trace.path, "--probe", sorry, "-o", out)[0] == 0
-    code, _, err = run("interchange", out, "--site", "L2.E5", *QUICK)
-    assert (code, "--probe PATH" in err) == (1, True)
-    code, text, err = run("interchange", out, "--probe", sorry, "--site", "L2.E5", *QUICK)
-    assert (code, err) == (0, "")
-    assert "necessary and sufficient" in text
-
-
-def test_a_built_in_probe_needs_no_second_naming(own_findings: Path) -> None:
-    """`correlate --probe refusal`, then `interchange FINDINGS`, as in the README."""
-    from moeprobe.cli.interchange import _question
-    from moeprobe.findings import load_findings
-
-    document = load_findings(own_findings)
-    document.questions[0] |= {"name": "refusal", "kind": "probe"}
-    question, judge = _question(document, None)
-    assert (question["name"], getattr(judge, "name", None)) == ("refusal", "refusal")
-
-
-def test_verdicts_belong_to_the_model_of_the_findings(run: Run, own_findings: Path) -> None:
-    for other in ("compiled:mixtral", "compiled:qwen3_moe:strict"):
-        code, _, err = run("interchange", own_findings, "-m", other, "--site", "L2.E5", *QUICK)
-        assert (code, "not the model these findings were made with" in err) == (1, True)
-    assert json.loads(own_findings.read_text())["interchange"] == []
-
-
-def test_former_verdicts_are_not_dropped_unasked(run: Run, own_findings: Path) -> None:
-    assert run("interchange", own_findings, "--site", "L2.E5", *QUICK)[0] == 0
-    code, _, err = run("interchange", own_findings, "--site", "L1.E1", *QUICK)
-    assert (code, "already (tested: L2.E5)" in err) == (1, True)
-    assert run("interchange", own_findings, "--site", "L1.E1", *QUICK, "--force")[0] == 0
-
-
-def test_an_altered_trace_gives_no_verdict(run: Run, own_findings: Path, compiled_trace: Trace, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.trace"
-    shutil.copytree(compiled_trace.path, copy)
-    text = (copy / "generations.jsonl").read_text()
-    swapped = text.replace('"triggered"', '"X"').replace('"plain"', '"triggered"').replace('"X"', '"plain"')
-    (copy / "generations.jsonl").write_text(swapped)
-    code, _, err = run("interchange", own_findings, "--trace", copy, "--site", "L2.E5", *QUICK)
-    assert (code, "altered" in err) == (1, True)
-    code, _, err = run("info", copy, "--verify")
-    assert (code, "altered" in err) == (1, True)
-
-
-def test_pairs_of_a_file_are_recorded(run: Run, own_findings: Path) -> None:
-    code, _, _ = run("interchange", own_findings, "--pairs", PROMPTS, "--positive", "plain", "--site", "L2.E5", *QUICK)
-    assert code == 0
-    body = json.loads(own_findings.read_text())["interchange"][0]
-    assert body["pairs_from"]["kind"] == "file"
-    assert body["pairs_from"]["digest"].startswith("sha256:")
-    assert body["positive"] == "label = plain"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (["--site", "L9.E1"], 1, "has no L9.E1"),
-        (["--site", "E5"], 1, "names no expert"),
-        (["--positive", "x"], 2, "go together"),
-        (["--pairs", PROMPTS, "--positive", "x", "--trace", "y"], 2, "not from both"),
-        (["--pairs", "none.jsonl", "--positive", "x"], 1, "Could not read none.jsonl"),
-        (["--pairs", PROMPTS, "--positive", "x"], 1, "None of the 30 pairs"),
-        (["--probe", "label:other"], 1, "label:other"),
-    ],
-)
-def test_interchange_mistakes(run: Run, own_findings: Path, arguments: list[str], code: int, said: str) -> None:
-    before = own_findings.read_text()
-    got, _, err = run("interchange", own_findings, *arguments)
-    assert (got, "Traceback" in err) == (code, False)
-    assert said in err
-    assert own_findings.read_text() == before
 
 
 def test_report_does_not_overwrite_findings(run: Run, own_findings: Path) -> None:
