@@ -15,7 +15,7 @@ from scipy.stats import t as student
 if not __package__:  # run as a file: what is imported lies in the folder above, not in this one
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from moeprobe.interchange.ratio import ratios, resamples
+from moeprobe.judging.ratio import ratios, resamples
 
 Floats = NDArray[np.float64]
 KINDS = ("normal", "t3", "right tail", "left tail", "scaled t3", "in some pairs", "mostly zero")

@@ -21,8 +21,8 @@ if not __package__:  # run as a file: what is imported lies in the folder above,
 from benchmarks.interchange_worlds import NAMES, World, draw
 from moeprobe.errors import InterchangeError
 from moeprobe.findings.causes import ALPHA, passes
-from moeprobe.interchange.confirming import confirm
-from moeprobe.interchange.judging import Criteria, judge
+from moeprobe.judging.confirming import confirm
+from moeprobe.judging.judge import Criteria, judge
 
 Json = dict[str, Any]
 MINIMUM = 2.0

@@ -18,11 +18,11 @@ import torch
 import moeprobe.demo
 from moeprobe.interchange.lab import lab
 from moeprobe.interchange.measure import Effects, measure
-from moeprobe.interchange.pairs import TokenPair, label_members, select_pairs
 from moeprobe.interchange.screen import SWAPS, Screen
 from moeprobe.interchange.screen_quality import quality
 from moeprobe.interchange.screening import screen
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs.pairs import TokenPair, label_members, select_pairs
 from moeprobe.prompts import read_prompts
 from moeprobe.sites import SiteSet
 

@@ -12,8 +12,8 @@ from moeprobe.errors import MoeprobeError, OutputError
 from moeprobe.files import check_output, write_text
 from moeprobe.findings import Findings
 from moeprobe.interchange import Plan, enter, interchange, leading_sites
-from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs.from_trace import trace_pairs
 from moeprobe.probes import load_probe
 from moeprobe.report import render
 from moeprobe.trace import Trace

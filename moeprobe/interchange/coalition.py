@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.additivity import additivity
 from moeprobe.interchange.comparison import comparisons
-from moeprobe.interchange.confirming import split_pairs
 from moeprobe.interchange.lab import Lab
 from moeprobe.interchange.measure import Effects, measure
-from moeprobe.interchange.pairs import TokenPair
-from moeprobe.interchange.ratio import check_gap, oriented, ratios, resamples
+from moeprobe.judging.additivity import additivity
+from moeprobe.judging.confirming import split_pairs
+from moeprobe.judging.ratio import check_gap, oriented, ratios, resamples
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet
 
 Floats = NDArray[np.float64]

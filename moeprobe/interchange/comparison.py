@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from moeprobe.editing import layout_of, reading
-from moeprobe.interchange.batch import forward, pad_left
-from moeprobe.interchange.competitive import match_sites
 from moeprobe.interchange.lab import Lab
-from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.interchange.profile import profile
+from moeprobe.judging.competitive import match_sites
+from moeprobe.pairs.batch import forward, pad_left
+from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import INDEXED, Site, SiteSet
 
 # Kinds of which a layer has one are compared with nothing in it; experts and heads with others like them.

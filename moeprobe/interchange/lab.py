@@ -9,13 +9,13 @@ from torch import Tensor
 
 from moeprobe.editing import Places, find_places
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Alignment, check_alignment
 from moeprobe.interchange.arms import ARMS, OTHER, SWAPS, check_arms
-from moeprobe.interchange.batch import check_forward
-from moeprobe.interchange.donors import donors
-from moeprobe.interchange.metrics import ControlNLL, Metric
-from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.models import LoadedModel
+from moeprobe.pairs.alignment import Alignment, check_alignment
+from moeprobe.pairs.batch import check_forward
+from moeprobe.pairs.donors import donors
+from moeprobe.pairs.metrics import ControlNLL, Metric
+from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import Site
 
 Ints = NDArray[np.int64]

@@ -13,8 +13,8 @@ from moeprobe.interchange.arms import ARMS, DEFAULT
 from moeprobe.interchange.changes import jobs_of
 from moeprobe.interchange.jobs import Job
 from moeprobe.interchange.lab import Lab, check_pairs, givers_of
-from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.interchange.trial import Trial
+from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import SiteSet
 
 Floats = NDArray[np.float64]

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Alignment
 from moeprobe.interchange.arms import ARMS, check_arms
-from moeprobe.interchange.judging import Criteria
-from moeprobe.interchange.metrics import ControlNLL, Metric
+from moeprobe.judging.judge import Criteria
+from moeprobe.pairs.alignment import Alignment
+from moeprobe.pairs.metrics import ControlNLL, Metric
 
 
 @dataclass(frozen=True)

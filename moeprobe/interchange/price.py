@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from moeprobe.editing import Write, reading, writing
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.batch import forward, pad_left
-from moeprobe.interchange.divergence import neutral_kl
 from moeprobe.interchange.lab import Lab
+from moeprobe.pairs.batch import forward, pad_left
+from moeprobe.pairs.divergence import neutral_kl
 from moeprobe.sites import SiteSet
 
 Floats = NDArray[np.float64]

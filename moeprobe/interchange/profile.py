@@ -11,9 +11,9 @@ from torch import Tensor
 from moeprobe.editing import Seen, reading
 from moeprobe.editing.oracle import expert_output
 from moeprobe.editing.seen import experts_of
-from moeprobe.interchange.batch import forward, pad_left
 from moeprobe.interchange.lab import Lab
-from moeprobe.interchange.pairs import SIDES, TokenPair
+from moeprobe.pairs.batch import forward, pad_left
+from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]

@@ -12,21 +12,21 @@ from moeprobe.chat.encode import encode_prompt
 from moeprobe.editing import layout_of
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import rule
-from moeprobe.interchange.additivity import additivity
 from moeprobe.interchange.comparison import comparisons
-from moeprobe.interchange.confirming import confirm
-from moeprobe.interchange.coverage import coverage
 from moeprobe.interchange.journal import Journal, digest
-from moeprobe.interchange.judging import judge
 from moeprobe.interchange.lab import Lab, lab
 from moeprobe.interchange.measure import Effects, Progress, measure
 from moeprobe.interchange.neutral import NEUTRAL
-from moeprobe.interchange.pairs import PairSelection, TokenPair
 from moeprobe.interchange.plan import Plan
 from moeprobe.interchange.price import price
 from moeprobe.interchange.profile import means
-from moeprobe.interchange.ratio import oriented, ratio, resamples
+from moeprobe.judging.additivity import additivity
+from moeprobe.judging.confirming import confirm
+from moeprobe.judging.judge import judge
+from moeprobe.judging.ratio import oriented, ratio, resamples
 from moeprobe.models import LoadedModel, engine_section, versions_section
+from moeprobe.pairs.coverage import coverage
+from moeprobe.pairs.pairs import PairSelection, TokenPair
 from moeprobe.prompts import Prompt
 from moeprobe.sites import Site, SiteSet, parse_sites
 

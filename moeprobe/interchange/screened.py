@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.confirming import split_pairs
 from moeprobe.interchange.lab import Lab
 from moeprobe.interchange.measure import Effects, measure
-from moeprobe.interchange.pairs import TokenPair
-from moeprobe.interchange.ratio import check_gap, resamples
 from moeprobe.interchange.screen import SHARE, SWAPS, Screen
 from moeprobe.interchange.screen_quality import Quality, quality
 from moeprobe.interchange.screening import screen
-from moeprobe.interchange.stability import stability
+from moeprobe.judging.confirming import split_pairs
+from moeprobe.judging.ratio import check_gap, resamples
+from moeprobe.judging.stability import stability
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet, parse_site
 
 SCHEMA = "moeprobe.screen/1"

@@ -20,13 +20,13 @@ from moeprobe.editing import Places, Seen, layout_of, reading
 from moeprobe.editing.oracle import expert_output
 from moeprobe.editing.seen import Choice, Place, experts_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Span, partners
 from moeprobe.interchange.arms import ARMS, DEFAULT, OTHER, Arm
-from moeprobe.interchange.batch import Side, forward, pad_left, row_map
 from moeprobe.interchange.gradients import Sensed, sense
 from moeprobe.interchange.lab import Givers, Lab, check_pairs, givers_of
-from moeprobe.interchange.pairs import SIDES, TokenPair
 from moeprobe.interchange.screen import Screen
+from moeprobe.pairs.alignment import Span, partners
+from moeprobe.pairs.batch import Side, forward, pad_left, row_map
+from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]

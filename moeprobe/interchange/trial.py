@@ -11,13 +11,13 @@ from torch import Tensor
 from moeprobe.editing import Seen, reading, rerouting, writing
 from moeprobe.editing.resuming import Resuming, holds
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Span, partners
 from moeprobe.interchange.arms import ARMS, OTHER
-from moeprobe.interchange.batch import Side as Batch
-from moeprobe.interchange.batch import forward, pad_left, row_map
 from moeprobe.interchange.jobs import Job, chunks, reroutes_of, writes_of
 from moeprobe.interchange.lab import Givers, Lab
-from moeprobe.interchange.pairs import SIDES, TokenPair
+from moeprobe.pairs.alignment import Span, partners
+from moeprobe.pairs.batch import Side as Batch
+from moeprobe.pairs.batch import forward, pad_left, row_map
+from moeprobe.pairs.pairs import SIDES, TokenPair
 
 Floats = NDArray[np.float64]
 # A group of runs: ("sensitive", "own") are the pairs' own sensitive prompts; ("sensitive", "placebo") the runs that

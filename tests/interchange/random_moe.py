@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from moeprobe.interchange.pairs import TokenPair
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs.pairs import TokenPair
 
 LENGTHS = [(9, 4), (3, 8), (6, 6), (12, 5), (4, 11), (7, 7)]
 

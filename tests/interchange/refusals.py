@@ -4,8 +4,8 @@ from pathlib import Path
 
 import moeprobe.demo
 from moeprobe.chat.encode import encode_prompt
-from moeprobe.interchange.pairs import TokenPair, label_members, select_pairs
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs.pairs import TokenPair, label_members, select_pairs
 from moeprobe.prompts import read_prompts
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from moeprobe.editing import Write, find_places, layout_of, reading, writing
-from moeprobe.interchange.batch import Side, forward, pad_left
-from moeprobe.interchange.metrics import Forced
-from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.screening import KINDS
 from moeprobe.models import LoadedModel
+from moeprobe.pairs.batch import Side, forward, pad_left
+from moeprobe.pairs.metrics import Forced
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site
 from tests.capture.families.tiny import VOCABULARY, build
 

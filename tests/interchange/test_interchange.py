@@ -25,9 +25,9 @@ from moeprobe.interchange import (
     leading_sites,
     select_pairs,
 )
-from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled import FAMILIES
+from moeprobe.pairs.from_trace import trace_pairs
 from moeprobe.prompts import Prompt
 from moeprobe.sites import Site, SiteSet, parse_expert
 from moeprobe.trace import Trace

@@ -13,8 +13,8 @@ from moeprobe.interchange.arms import ARMS
 from moeprobe.interchange.jobs import Change, Job, chunks, writes_of
 from moeprobe.interchange.lab import Lab, givers_of, lab
 from moeprobe.interchange.measure import Effects, measure
-from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.profile import means, profile
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet, parse_site
 from tests.interchange.random_moe import random_model, random_pairs
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from moeprobe.editing import find_places, layout_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.alignment import Alignment
-from moeprobe.interchange.donors import donors
 from moeprobe.interchange.lab import Lab, lab
-from moeprobe.interchange.pairs import TokenPair
 from moeprobe.interchange.screen import Screen
 from moeprobe.interchange.screening import KINDS, screen
 from moeprobe.models import LoadedModel
+from moeprobe.pairs.alignment import Alignment
+from moeprobe.pairs.donors import donors
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site
 from tests.interchange.screened import FAMILIES, Exact, Linear, load, random_pairs
 

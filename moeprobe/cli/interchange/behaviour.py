@@ -11,7 +11,7 @@ from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries, tabl
 from moeprobe.files import check_output
 
 if TYPE_CHECKING:
-    from moeprobe.interchange.rates import Change
+    from moeprobe.judging.rates import Change
 
 
 def _options(function: Command) -> Command:
@@ -48,7 +48,7 @@ def _options(function: Command) -> Command:
 def behaviour(model: str, as_json: bool, force: bool, swap: str, **options: Any) -> None:
     """Generate answers of MODEL with sites swapped between paired prompts at every step, or knocked out, and count how
     often the behaviour appears."""
-    from moeprobe.interchange.behaviour import behaviour as experiment
+    from moeprobe.experiments.behaviour import behaviour as experiment
 
     loaded, pairs, probe, decoding = _prepared(model, options, force=force)
     with progress_bar(0, "answer", "behaviour") as bar:
@@ -69,7 +69,7 @@ def behaviour(model: str, as_json: bool, force: bool, swap: str, **options: Any)
 def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
     """Inject the sites of sensitive prompts into the answers to their controls, at every step, against a random site,
     a placebo donor and noise of the same length."""
-    from moeprobe.interchange.rescue import rescue as experiment
+    from moeprobe.experiments.rescue import rescue as experiment
 
     loaded, pairs, probe, decoding = _prepared(model, options, force=force)
     with progress_bar(0, "answer", "rescue") as bar:
@@ -105,7 +105,7 @@ def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
 def _prepared(model: str, options: dict[str, Any], *, force: bool) -> Any:
     """Model, pairs, probe and decoding; files are read before the model is loaded."""
     from moeprobe.engines import Decoding
-    from moeprobe.interchange.behaviour import prompt_pairs
+    from moeprobe.experiments.behaviour import prompt_pairs
     from moeprobe.models import load_model
     from moeprobe.probes import load_probe
     from moeprobe.prompts import read_prompts

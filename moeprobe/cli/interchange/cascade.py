@@ -11,8 +11,8 @@ from moeprobe.cli.options import force_option, json_option, model_options
 from moeprobe.cli.terminal import printable, table
 
 if TYPE_CHECKING:
-    from moeprobe.interchange.downstream import CascadeResult
-    from moeprobe.interchange.lens import Direction
+    from moeprobe.experiments.downstream import CascadeResult
+    from moeprobe.experiments.lens import Direction
     from moeprobe.models import LoadedModel
 
 _SHOWN = (
@@ -44,8 +44,8 @@ def cascade(findings: Path | None, as_json: bool, force: bool, **options: Any) -
     """
     request = Request(findings, options, force)
 
-    from moeprobe.interchange.cascade import CascadePlan
-    from moeprobe.interchange.cascade import cascade as experiment
+    from moeprobe.experiments.cascade import CascadePlan
+    from moeprobe.experiments.cascade import cascade as experiment
 
     edits = tuple(dict.fromkeys(options["edits"]))
     plan = CascadePlan(edits, options["sham_count"], options["bootstrap"], options["seed"], options["batch_size"])
@@ -60,8 +60,8 @@ def cascade(findings: Path | None, as_json: bool, force: bool, **options: Any) -
 
 
 def _direction(loaded: "LoadedModel", toward: tuple[str, ...], away: tuple[str, ...]) -> "Direction":
-    from moeprobe.interchange.lens import Direction
-    from moeprobe.interchange.token_sets import refuse_overlap, token_set
+    from moeprobe.experiments.lens import Direction
+    from moeprobe.pairs.token_sets import refuse_overlap, token_set
 
     positive = token_set(loaded, toward, "set --toward")
     if not away:

@@ -36,7 +36,7 @@ def dose(findings: Path | None, as_json: bool, force: bool, **options: Any) -> N
     scales = _grid(options["scale"], "scale", {})
     request = Request(findings, options, force)
 
-    from moeprobe.interchange.dose import DosePlan, dose_series
+    from moeprobe.experiments.dose import DosePlan, dose_series
 
     draws = (options["sham_count"], options["bootstrap"], options["seed"], options["batch_size"])
     plan = DosePlan(biases, scales, *draws)

@@ -73,7 +73,7 @@ def open_source(
         selection = _file_pairs(loaded, texts, options["pair_file"], options["positive"], raw=raw)
     if options.get("align") == "span" and options.get("span") is not None:
         from moeprobe.interchange import place_spans
-        from moeprobe.interchange.pairs import PairSelection
+        from moeprobe.pairs.pairs import PairSelection
 
         placed = place_spans(loaded.tokenizer, list(selection.pairs), options["span"])
         selection = PairSelection(tuple(placed), selection.left_out, selection.source)
