@@ -2,7 +2,7 @@
 
     python benchmarks/screening.py smollm2 --kinds expert --pairs 32
     python benchmarks/screening.py /path/to/model --kinds expert --pairs 32 --dtype float32
-    python benchmarks/screening.py smollm2 --kinds head --pairs 8
+    python benchmarks/screening.py smollm2 --kinds head --pairs 6
 
 Pairs are the demo's refusal prompts. Times are CPU seconds of this process (other work on the machine does not count),
 on one thread unless OMP_NUM_THREADS says otherwise. Every figure is printed as it is measured.
@@ -62,11 +62,13 @@ def compare(result: Screen, exact: Effects, effect: str, wanted: int, share: flo
         value = next(value for site, value in means.items() if str(site) == name)
         print(f"  {name:10s} {100 * value / gap:8.2f} {ranks[name]:4d} {shares[name]:8.2f}")
     inside = sum(ranks[name] <= count for name in order[:wanted])
-    print(f"  within the first {count} of {len(ranks)} ({share:.0%}): {inside} of {wanted}")
-    chosen = result.select(share=share, wanted=max(wanted // 3, 1), effects=[effect])
+    print(f"  within the first {count} of {len(ranks)} ({share:.0%}) by this estimate alone: {inside} of {wanted}")
+    chosen = result.select(share=share, wanted=max(wanted // 3, 1))
+    found = sum(name in {str(site) for site in chosen} for name in order[:wanted])
+    print(f"  within the first {share:.0%} of either swap ({len(chosen)} sites): {found} of {wanted}")
     if len(chosen) >= wanted:
-        found = quality(result, effect, means, selected=chosen, audited=result.others(chosen), wanted=wanted)
-        print(" ", found.sentence)
+        record = quality(result, effect, means, selected=chosen, audited=result.others(chosen), wanted=wanted)
+        print(" ", record.sentence)
 
 
 def main() -> None:

@@ -115,7 +115,9 @@ class Screen:
         """The sites to be tested exactly, in the order of `sites`: those that lead in any of the effects.
 
         In each effect the first ceil(`share` * sites) are taken, and at the least 3 * `wanted`; experts that no run
-        chose never are.
+        chose never are. Both swaps count by default, also where only one is of interest: each is the other's estimate
+        with the slope taken at the donor's end. Where the metric is saturated at one end, the slope there is 0 and
+        misses everything (the compiled model's control runs), and the other end's does not.
 
         Args:
             share: of all sites, above 0 and up to 1.

@@ -58,7 +58,7 @@ class Quality:
     @property
     def sentence(self) -> str:
         """The record in words, for a report."""
-        counts = f"{self.selected} of {self.sites} sites were selected by their estimated {self.effect}"
+        counts = f"{self.selected} of {self.sites} sites were selected by their estimates"
         if self.most is None:
             return f"{counts}; none of the {self.others} others was swapped exactly, so what was missed is not known."
         agreement = (

@@ -11,13 +11,15 @@ from torch import nn
 from moeprobe.editing import find_places, layout_of
 from moeprobe.errors import InterchangeError
 from moeprobe.interchange.lab import Lab, lab
-from moeprobe.interchange.screen import Screen
+from moeprobe.interchange.measure import measure
+from moeprobe.interchange.screen import SWAPS, Screen
 from moeprobe.interchange.screening import KINDS, screen
 from moeprobe.models import LoadedModel
 from moeprobe.pairs.alignment import Alignment
 from moeprobe.pairs.donors import donors
-from moeprobe.pairs.pairs import TokenPair
-from moeprobe.sites import Site
+from moeprobe.pairs.pairs import TokenPair, label_members, select_pairs
+from moeprobe.prompts import Prompt
+from moeprobe.sites import Site, SiteSet, parse_site
 from tests.interchange.screened import FAMILIES, Exact, Linear, load, random_pairs
 
 PAIRS = random_pairs()
@@ -207,6 +209,23 @@ def test_experts_that_nobody_chose_are_marked() -> None:
     assert result.used.sum() > len(result.sites) / 2
     assert barred not in result.select(share=1.0)
     assert barred not in result.audit([], 1000, 0)
+
+
+def test_a_saturated_end_misses_what_the_other_end_finds(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    """The planted expert is all there is, in both swaps. The control runs are so sure of their answer that the slope
+    there is 0, so the sufficiency estimate does not see it; the selection joins both and does."""
+    ids = [compiled.tokenizer(one.prompt)["input_ids"] for one in compiled_prompts]
+    pairs = select_pairs(label_members(compiled_prompts, ids, "triggered")).pairs[:6]
+    one = lab(compiled)
+    result = screen(one, pairs, arms=SWAPS)
+    planted = parse_site("L2.E5")
+    exact = measure(one, pairs, [SiteSet("planted", (planted,))], SWAPS).sites
+    for effects in exact.values():
+        assert all(effects[name].sum() == pytest.approx(result.gap.sum()) for name in SWAPS)
+    assert result.ranking("necessity")[0] == planted
+    assert result.ranking("sufficiency").index(planted) > 4
+    assert planted in result.select(share=0.1, wanted=1)
+    assert planted not in result.select(share=0.1, wanted=1, effects=["sufficiency"])
 
 
 def test_what_cannot_be_screened_is_refused() -> None:
