@@ -65,7 +65,12 @@ def check_sites(fields: Fields, key: str) -> None:
 
 def is_number(value: object) -> bool:
     """A finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False
 
 
 def check_choice(fields: Fields, key: str, choices: tuple[str, ...]) -> None:

@@ -57,7 +57,7 @@ def _check_effect(effect: Fields, pairs: int, name: str) -> None:
     each = effect.data["per_pair"]
     if len(each) != pairs:
         raise FindingsError(f"{effect.where}: 'per_pair' has {len(each)} numbers for {pairs} pairs.")
-    mean, scale = math.fsum(each) / pairs, max(map(abs, each))
+    mean, scale = sum(each) / pairs, max(map(abs, each))
     if not math.isclose(mean, effect.data["mean"], rel_tol=1e-6, abs_tol=1e-9 * scale):
         raise FindingsError(f"{effect.where}: 'mean' is not the mean of 'per_pair'.")
     if name not in CAUSAL_EFFECTS:

@@ -56,7 +56,7 @@ def _check_pairs(fields: Fields) -> None:
     used = judged_pairs(fields.data)
     gaps = [fields.data["sensitive"][place] - fields.data["control"][place] for place in used]
     scale = max(map(abs, gaps))
-    if not math.isclose(math.fsum(gaps) / len(gaps), gap.number("mean"), rel_tol=1e-6, abs_tol=1e-9 * scale):
+    if not math.isclose(sum(gaps) / len(gaps), gap.number("mean"), rel_tol=1e-6, abs_tol=1e-9 * scale):
         raise FindingsError(f"{where}: the mean gap is not that of the judged pairs.")
 
 
