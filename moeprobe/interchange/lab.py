@@ -1,5 +1,6 @@
 """What all runs of an experiment share: the model, its places, the metric, the alignment, the donors."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from moeprobe.interchange.arms import ARMS, OTHER, SWAPS, check_arms
 from moeprobe.interchange.batch import check_forward
 from moeprobe.interchange.donors import donors
 from moeprobe.interchange.metrics import ControlNLL, Metric
-from moeprobe.interchange.pairs import SIDES, TokenPair
+from moeprobe.interchange.pairs import SIDES, TokenPair, shown
 from moeprobe.models import LoadedModel
 from moeprobe.sites import Site
 
@@ -119,11 +120,15 @@ def check_pairs(one: Lab, pairs: Sequence[TokenPair]) -> None:
     """What can be wrong with pairs, before anything is computed.
 
     Raises:
-        InterchangeError: none at all, pairs that cannot be aligned so, prompts the model has no room for, or a model
-            that does not compute the same of them a second time, or behind padding.
+        InterchangeError: none at all, two of one name, pairs that cannot be aligned so, prompts the model has no room
+            for, or a model that does not compute the same of them a second time, behind padding, or beside others.
     """
     if not pairs:
         raise InterchangeError("There are no pairs to swap between.")
+    # Results are kept by name: of two pairs of one name the last would stand for both.
+    twice = next((name for name, count in Counter(pair.id for pair in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise InterchangeError(f"Two pairs have the id {shown(twice)}. Give each pair a name of its own.")
     check_alignment(one.alignment, list(pairs))
     longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), one.loaded.positions
     most = max(pairs, key=lambda pair: len(pair.continuation or ()))
