@@ -147,6 +147,7 @@ def coalition(
     members = hunt.run()
     say(f"Measuring {len(members)} members on the {len(unseen)} pairs that the search has not seen ...")
     record = _measured(lab, [pairs[place] for place in unseen], candidates, members, search)
+    record["searched_on"] = [pairs[place].id for place in seen]
     return Coalition(tuple(members), tuple(hunt.steps), record)
 
 
@@ -241,7 +242,6 @@ def _measured(
     return {
         "arm": search.arm,
         "candidates": len(candidates),
-        "searched_on": len(pairs),
         "measured_on": [pair.id for pair in pairs],
         "set": share.of(found),
         "all": share.of(whole),

@@ -1,5 +1,6 @@
 """What all runs of an experiment share: the model, its places, the metric, the alignment, the donors."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from moeprobe.pairs.alignment import Alignment, check_alignment
 from moeprobe.pairs.batch import check_forward
 from moeprobe.pairs.donors import donors
 from moeprobe.pairs.metrics import ControlNLL, Metric
-from moeprobe.pairs.pairs import SIDES, TokenPair
+from moeprobe.pairs.pairs import SIDES, TokenPair, shown
 from moeprobe.sites import Site
 
 Ints = NDArray[np.int64]
@@ -119,11 +120,15 @@ def check_pairs(one: Lab, pairs: Sequence[TokenPair]) -> None:
     """What can be wrong with pairs, before anything is computed.
 
     Raises:
-        InterchangeError: none at all, pairs that cannot be aligned so, prompts the model has no room for, or a model
-            that does not compute the same of them a second time, or behind padding.
+        InterchangeError: none at all, two of one name, pairs that cannot be aligned so, prompts the model has no room
+            for, or a model that does not compute the same of them a second time, behind padding, or beside others.
     """
     if not pairs:
         raise InterchangeError("There are no pairs to swap between.")
+    # Results are kept by name: of two pairs of one name the last would stand for both.
+    twice = next((name for name, count in Counter(pair.id for pair in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise InterchangeError(f"Two pairs have the id {shown(twice)}. Give each pair a name of its own.")
     check_alignment(one.alignment, list(pairs))
     longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), one.loaded.positions
     most = max(pairs, key=lambda pair: len(pair.continuation or ()))

@@ -48,6 +48,10 @@ class Plan:
         if min(self.null, self.bootstrap, self.batch_size) < 1 or self.confirm < 0:
             raise InterchangeError("Comparison sites, bootstrap draws and batch size must each be at least 1.")
         check_arms(self.arms)
+        if self.seed < 0:
+            raise InterchangeError(f"A seed is 0 or more, not {self.seed}.")
+        if self.swap != "contribution" and "noise" in self.controls:
+            raise InterchangeError(f"Noise is added to contributions; there is none for the swap {self.swap!r}.")
         self.criteria  # noqa: B018  # raises where a threshold makes no sense
 
     @property

@@ -21,7 +21,7 @@ from moeprobe.interchange.plan import Plan
 from moeprobe.interchange.price import price
 from moeprobe.interchange.profile import means
 from moeprobe.judging.additivity import additivity
-from moeprobe.judging.confirming import confirm
+from moeprobe.judging.confirming import confirm, split_pairs
 from moeprobe.judging.judge import judge
 from moeprobe.judging.ratio import oriented, ratio, resamples
 from moeprobe.models import LoadedModel, engine_section, versions_section
@@ -49,14 +49,14 @@ class Outcome:
     measured: Effects = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The run with the effects of every set, tested or for comparison."""
+        """The run with the effects of every tested set; those of comparison sets stand in its `null`, as percentages."""
         return {**self.run, "sites": {str(one): row for one, row in self.effects.items()}}
 
 
 def interchange(
     loaded: LoadedModel,
     selection: PairSelection,
-    sites: Sequence[Named],
+    sites: Sequence[Named] | Named,
     plan: Plan | None = None,
     *,
     neutral: Sequence[Prompt] | None = None,
@@ -79,12 +79,15 @@ def interchange(
         progress: called with (pairs done, pairs in all).
 
     Raises:
-        InterchangeError: fewer than 2 pairs, no gap between the sides, donors that are missing.
+        InterchangeError: fewer than 2 pairs (16 with `confirm`), no gap between the sides, donors that are missing.
         MoeprobeError: a site the model has not.
     """
     plan, pairs = plan or Plan(), list(selection.pairs)
+    sites = [sites] if isinstance(sites, str | Site | SiteSet) else sites
     if len(pairs) < 2:
         raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
+    if plan.confirm:
+        split_pairs(len(pairs), plan.seed)  # raises, before anything is run, where there are too few
     bench = lab(
         loaded,
         metric=plan.metric,

@@ -1,7 +1,7 @@
 """Runs of different lengths as one batch, its forward, and which donor row stands for which recipient row."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,30 +86,39 @@ def check_room(loaded: LoadedModel, lengths: Sequence[int]) -> None:
 
 @torch.inference_mode()
 def check_forward(loaded: LoadedModel, runs: Sequence[Sequence[int]]) -> None:
-    """Whether the model computes the same of a run a second time, and with padding before it.
+    """Whether the model computes the same of a run a second time, with padding before it, and beside other runs.
 
-    Some families do not: a diffusion model draws noise, and some attention cuts blocks by column, padding included.
+    Some families do not: a diffusion model draws noise, some attention cuts blocks by column, padding included, and
+    Doge's router mixes the tokens of all runs of a batch.
 
     Args:
         loaded: the model.
-        runs: those to come; the shortest is run alone, again, and padded to the longest.
+        runs: those to come; the shortest is run alone, again, padded to the longest, and below the longest.
 
     Raises:
         InterchangeError: the distribution of the next token moves by more than rounding explains.
     """
-    shortest, width = min(runs, key=len), max(len(run) for run in runs)
+    shortest = min(runs, key=len)
+    longest = max(runs, key=lambda run: (len(run), tuple(run) != tuple(shortest)))
+    width = len(longest)
     bound = _ROUNDING if loaded.model.dtype == torch.float32 else _COARSE_ROUNDING
 
-    def after(columns: int | None) -> Tensor:
-        return forward(loaded.model, pad_left([shortest], loaded.pad_token, columns), readouts=1)
+    def after(*first: Sequence[int], columns: int | None = None) -> Tensor:
+        return forward(loaded.model, pad_left([*first, shortest], loaded.pad_token, columns), readouts=1)[-1:]
 
-    alone, last = after(None), torch.ones(1, 1)
+    alone, last = after(), torch.ones(1, 1)
     if alone.isnan().any() or alone.isposinf().any():
         raise InterchangeError("The model gives NaN or infinite logits on these prompts. Try --dtype float32.")
-    for how, columns in (("a second time", None), ("with padding before it", width))[: 1 + (width > len(shortest))]:
-        moved = float(neutral_kl(alone, after(columns), last))
+    uneven, never = width > len(shortest), "cannot be compared"
+    ways: list[tuple[str, str, Callable[[], Tensor]]] = [("a second time", never, after)]
+    if uneven:
+        advice = "can be compared only if all prompts have one length"
+        ways.append(("with padding before it", advice, lambda: after(columns=width)))
+    if len(runs) > 1:
+        ways.append(("beside another run", never, lambda: after(longest)))
+    for how, advice, again in ways:
+        moved = float(neutral_kl(alone, again(), last))
         if not moved <= bound:
-            advice = "cannot be compared" if columns is None else "can be compared only if all prompts have one length"
             raise InterchangeError(
                 f"{type(loaded.model).__name__} gives another distribution (KL {moved:.2g} nats) after the same "
                 f"{len(shortest)} tokens {how}. Its runs {advice}."

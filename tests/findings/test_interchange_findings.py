@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moeprobe.pairs.from_trace import trace_pairs
 
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
@@ -16,7 +17,6 @@ from moeprobe.findings import load_findings
 from moeprobe.findings.row import check_row
 from moeprobe.findings.run import check_flags, check_run
 from moeprobe.interchange import LogitDifference, Plan, enter, interchange
-from moeprobe.interchange.from_trace import trace_pairs
 from moeprobe.models import LoadedModel
 from moeprobe.trace import Trace
 

@@ -197,6 +197,25 @@ def test_impossible_sites_and_pairs(compiled: LoadedModel, compiled_prompts: lis
         Plan(minimum_effect=-1)
     with pytest.raises(InterchangeError, match="no arm"):
         Plan(knockouts=("half",))
+    with pytest.raises(InterchangeError, match="seed is 0 or more"):
+        Plan(seed=-1)
+    with pytest.raises(InterchangeError, match="none for the swap 'output'"):
+        Plan(swap="output", controls=("placebo", "noise"))
+
+
+def test_too_few_pairs_to_confirm_are_found_before_anything_is_run(compiled: LoadedModel) -> None:
+    # These pairs have no gap either, which only a run can tell.
+    with pytest.raises(InterchangeError, match="6 pairs cannot be split"):
+        interchange(compiled, chosen(random_pairs()), ["L2.E5"], Plan(confirm=1), progress=never)
+
+
+def never(done: int, total: int) -> None:
+    raise AssertionError("pairs were run")
+
+
+def test_a_site_need_not_stand_in_a_list(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    pairs = chosen(pairs_of(compiled, compiled_prompts)[:3])
+    assert list(named(interchange(compiled, pairs, CAUSAL, QUICK))) == [CAUSAL]
 
 
 def test_too_few_pairs_for_a_verdict(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:

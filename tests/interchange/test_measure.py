@@ -287,6 +287,13 @@ def test_noise_is_as_long_as_the_difference_and_the_same_in_any_batch() -> None:
     assert np.abs(values[0] - values[1]).max() > 1e-4
 
 
+def test_two_pairs_of_one_name_are_refused() -> None:
+    """Results are kept by name, so the last of them stood for all."""
+    pairs = [replace(pair, id="p") for pair in random_pairs()]
+    with pytest.raises(InterchangeError, match="Two pairs have the id 'p'"):
+        measure(bench("mixtral"), pairs, alone("L1.E0"))
+
+
 def test_what_cannot_be_done_is_said() -> None:
     one, pairs = bench("mixtral"), random_pairs()
     with pytest.raises(InterchangeError, match="no pairs"):

@@ -196,6 +196,21 @@ def test_models_that_padding_changes_are_found() -> None:
     assert measure(lab(recast(Blocks)), even, site, ["necessity"]).gap.shape == (1,)
 
 
+class Mixing(MixtralForCausalLM):
+    """Lets a run see the others of its batch, as Doge's router does."""
+
+    def forward(self, input_ids, attention_mask=None, use_cache=None):  # type: ignore[no-untyped-def]
+        output = super().forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+        return CausalLMOutput(logits=output.logits + 0.1 * output.logits.mean(dim=0, keepdim=True))
+
+
+def test_models_whose_runs_see_one_another_are_found() -> None:
+    for runs in (RUNS, [RUNS[1], RUNS[1][::-1]]):
+        with pytest.raises(InterchangeError, match=r"Mixing gives another .* beside another run.* cannot be compared"):
+            check_forward(recast(Mixing), runs)
+    check_forward(recast(Mixing), RUNS[:1])
+
+
 def test_models_without_one_run_are_refused() -> None:
     loaded = random_model("mixtral")
     loaded.model.config.is_encoder_decoder = True
