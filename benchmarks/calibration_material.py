@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.interchange.comparison import activity
-from moeprobe.interchange.competitive import match_sites
 from moeprobe.interchange.lab import Lab, givers_of
 from moeprobe.interchange.measure import measure
-from moeprobe.interchange.pairs import TokenPair
+from moeprobe.judging.competitive import match_sites
+from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet
 
 Floats = NDArray[np.float64]

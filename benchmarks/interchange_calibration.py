@@ -34,14 +34,14 @@ from benchmarks.screening import demo_pairs
 from moeprobe.chat.encode import encode_prompt
 from moeprobe.editing import layout_of
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.judging import Criteria, judge
 from moeprobe.interchange.lab import lab
-from moeprobe.interchange.metrics import make_metric
-from moeprobe.interchange.pairs import PairSelection, TokenPair
 from moeprobe.interchange.plan import Plan
 from moeprobe.interchange.run import interchange
+from moeprobe.judging.judge import Criteria, judge
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.models.compiled.vocabulary import TRIGGER, WORDS
+from moeprobe.pairs.metrics import make_metric
+from moeprobe.pairs.pairs import PairSelection, TokenPair
 from moeprobe.prompts import Prompt
 from moeprobe.sites import parse_sites
 

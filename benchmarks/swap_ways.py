@@ -21,9 +21,9 @@ from benchmarks.screening import PROMPTS, demo_pairs
 from moeprobe.chat.encode import encode_prompt
 from moeprobe.interchange.lab import lab
 from moeprobe.interchange.measure import measure
-from moeprobe.interchange.metrics import ControlNLL
-from moeprobe.interchange.pairs import TokenPair, label_members, select_pairs
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs.metrics import ControlNLL
+from moeprobe.pairs.pairs import TokenPair, label_members, select_pairs
 from moeprobe.prompts import read_prompts
 from moeprobe.sites import SiteSet, expert_site
 

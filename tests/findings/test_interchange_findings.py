@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moeprobe.pairs.from_trace import trace_pairs
 
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
@@ -18,6 +17,7 @@ from moeprobe.findings.row import check_row
 from moeprobe.findings.run import check_flags, check_run
 from moeprobe.interchange import LogitDifference, Plan, enter, interchange
 from moeprobe.models import LoadedModel
+from moeprobe.pairs.from_trace import trace_pairs
 from moeprobe.trace import Trace
 
 Json = dict[str, Any]
