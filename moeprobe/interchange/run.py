@@ -49,7 +49,7 @@ class Outcome:
     measured: Effects = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The run with the effects of every tested set; those of comparison sets stand in its `null`, as percentages."""
+        """The run with the effects of every tested set; those of comparison sets are percentages in its `null`."""
         return {**self.run, "sites": {str(one): row for one, row in self.effects.items()}}
 
 
