@@ -38,6 +38,7 @@ class Screened:
         exact: their effects.
         qualities: how well the screen ranked, by effect.
         left: ids of the pairs that it has not seen.
+        digests: of the pairs that it has seen, by which they are known again under other names.
         stability: of the leading sites under resampling of pairs, by effect; reported, never tested with.
     """
 
@@ -48,6 +49,7 @@ class Screened:
     qualities: dict[str, Quality]
     left: tuple[str, ...]
     stability: dict[str, dict[str, Any]]
+    digests: tuple[str, ...] = ()
 
     def leading(self, top: int) -> list[Site]:
         """The `top` sites with the largest exact effect in the direction of the gap, necessity or sufficiency."""
@@ -74,6 +76,7 @@ class Screened:
             "sites": sites,
             "leading": [str(site) for site in self.leading(len(self.selected))],
             "pairs": list(self.screen.pair_ids),
+            "pair_digests": list(self.digests),
             "pairs_left": list(self.left),
             "quality": {effect: one.to_json() for effect, one in self.qualities.items()},
             "stability": self.stability,
@@ -129,11 +132,11 @@ def screened(
     }
     used = {pair.id for pair in mine}
     left = tuple(pair.id for pair in pairs if pair.id not in used)
-    return Screened(found, selected, audited, exact, qualities, left, steady)
+    return Screened(found, selected, audited, exact, qualities, left, steady, tuple(pair.digest for pair in mine))
 
 
 def leading_of(record: dict[str, Any], top: int) -> tuple[list[Site], set[str]]:
-    """Of a screen's record: the leading sites, and the ids of the pairs that it has seen.
+    """Of a screen's record: the leading sites, and ids and digests of the pairs that it has seen.
 
     Raises:
         InterchangeError: the record is no screen.
@@ -141,7 +144,8 @@ def leading_of(record: dict[str, Any], top: int) -> tuple[list[Site], set[str]]:
     try:
         if record["schema"] != SCHEMA:
             raise KeyError(record["schema"])
-        return [parse_site(str(name)) for name in record["leading"][:top]], {str(name) for name in record["pairs"]}
+        sites = [parse_site(str(name)) for name in record["leading"][:top]]
+        return sites, {str(name) for key in ("pairs", "pair_digests") for name in record[key]}
     except (KeyError, TypeError) as error:
         raise InterchangeError(f"This is no screen ({SCHEMA}): {error}. Make one with interchange screen.") from error
 

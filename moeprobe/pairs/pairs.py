@@ -1,5 +1,7 @@
 """Pairs of prompts: a sensitive one, where the behaviour appears, and a control."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +29,12 @@ class TokenPair:
     control: tuple[int, ...]
     continuation: tuple[int, ...] | None = None
     spans: tuple[tuple[int, int], tuple[int, int]] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of both prompts, whichever side they are on: the same two prompts under another name have the same."""
+        both = sorted([list(self.sensitive), list(self.control)])
+        return f"sha256:{hashlib.sha256(json.dumps(both).encode()).hexdigest()}"
 
     def side(self, name: str) -> tuple[int, ...]:
         """Prompt ids of the side "sensitive" or "control"."""

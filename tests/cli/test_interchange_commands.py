@@ -40,6 +40,20 @@ def test_a_screen_and_the_test_of_what_it_found(tmp_path: Path) -> None:
     assert "--force" in str(again.exception)
 
 
+def test_a_screen_knows_its_pairs_under_other_names_and_its_model(tmp_path: Path) -> None:
+    """By name alone, a renamed copy of the pair file was tested on the pairs that the sites were chosen on."""
+    out, copied = tmp_path / "screen.json", tmp_path / "copied.jsonl"
+    fine("screen", *PAIRS, "--wanted", "1", "--audit", "0", "--all-pairs", "-o", str(out))
+    lines = [json.loads(line) for line in Path(PAIRS[3]).read_text().splitlines() if line.strip()]
+    copied.write_text("".join(json.dumps({**line, "pair": f"other {line['pair']}"}) + "\n" for line in lines))
+    renamed = [str(copied) if one == PAIRS[3] else one for one in PAIRS]
+    assert "seen every pair" in str(run("test", *renamed, "--screen", str(out), "--json").exception)
+    record = json.loads(out.read_text())
+    record["model"]["config_digest"] = "sha256:0"
+    out.write_text(json.dumps(record))
+    assert "screen is of another model" in str(run("test", *PAIRS, "--screen", str(out), "--json").exception)
+
+
 def test_a_screen_of_all_pairs_leaves_none_to_test(tmp_path: Path) -> None:
     out = tmp_path / "screen.json"
     fine("screen", *PAIRS, "--wanted", "1", "--audit", "0", "--all-pairs", "-o", str(out))

@@ -35,7 +35,7 @@ def test_the_record_names_sites_and_pairs(found) -> None:
     record = json.loads(json.dumps({"schema": SCHEMA, **one.to_json()}, allow_nan=False))
     sites, seen = leading_of(record, 2)
     assert sites[0] == parse_site("L2.E5")
-    assert seen == set(one.screen.pair_ids)
+    assert seen == {*one.screen.pair_ids, *one.digests}
     roles = {entry["site"]: entry for entry in record["sites"]}
     assert roles["L2.E5"]["role"] == "selected"
     assert roles["L2.E5"]["exact"]["necessity"] == pytest.approx(100, abs=0.1)

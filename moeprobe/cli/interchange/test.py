@@ -15,6 +15,7 @@ from moeprobe.files import check_output, write_text
 if TYPE_CHECKING:
     from moeprobe.findings import Findings
     from moeprobe.interchange import Outcome, PairSelection
+    from moeprobe.models import LoadedModel
 
 CONTROLS = ("placebo", "random", "noise")
 KNOCKOUTS = ("bar", "mean", "resample")
@@ -108,13 +109,16 @@ def run(
         if not chosen and options["screen"] is None:
             chosen = [str(site) for site in leading_sites(document, question["name"], options["top"])]
     seen: set[str] = set()
+    screened_model: dict[str, Any] | None = None
     if options["screen"] is not None:
-        leading, seen = _screened(options["screen"], options["top"])
+        leading, seen, screened_model = _screened(options["screen"], options["top"])
         chosen += leading
     neutral = None if options["neutral"] is None else read_prompts(options["neutral"])
     journal = journal_of(out or findings)
     _check_journal(journal, resume=options["resume"])
     source = open_source(findings, document, question, options)
+    if screened_model is not None:
+        _check_screened(screened_model, source.loaded)
     selection = _unseen(source.selection, seen)
     names = ("swap", "null", "bootstrap", "seed", "minimum_effect", "members", "batch_size")
     plan = Plan(
@@ -147,15 +151,27 @@ def run(
     return outcome, selection, document
 
 
-def _screened(path: Path, top: int) -> tuple[list[str], set[str]]:
-    """The leading sites of a screen, and the pairs that it has seen."""
+def _screened(path: Path, top: int) -> tuple[list[str], set[str], dict[str, Any]]:
+    """The leading sites of a screen, the pairs that it has seen (ids and digests), and its model."""
     from moeprobe.errors import InterchangeError
     from moeprobe.fields import parse_json, read_text
     from moeprobe.interchange.screened import leading_of
 
     record = parse_json(read_text(path, InterchangeError), str(path), InterchangeError)
     sites, seen = leading_of(record, top)
-    return [str(site) for site in sites], seen
+    return [str(site) for site in sites], seen, dict(record.get("model") or {})
+
+
+def _check_screened(model: dict[str, Any], loaded: "LoadedModel") -> None:
+    """Refuse a screen of another model: its sites are others, and its pairs are not known again by their tokens."""
+    from moeprobe.errors import InterchangeError
+
+    other = [key for key in ("family", "config_digest", "files") if model.get(key) != loaded.provenance.get(key)]
+    if other:
+        raise InterchangeError(
+            f"The screen is of another model ({model.get('id')!r}) than {loaded.id!r}: its {other[0]} differs. "
+            "Screen the model you want to test."
+        )
 
 
 def _unseen(selection: "PairSelection", seen: set[str]) -> "PairSelection":
@@ -164,10 +180,13 @@ def _unseen(selection: "PairSelection", seen: set[str]) -> "PairSelection":
 
     from moeprobe.errors import InterchangeError
 
-    left = tuple(pair for pair in selection.pairs if pair.id not in seen)
+    left = tuple(pair for pair in selection.pairs if not {pair.id, pair.digest} & seen)
     if not left:
         raise InterchangeError("The screen has seen every pair, so none is left to test on. Screen half of them.")
-    return replace(selection, pairs=left)
+    if not seen:
+        return selection
+    note = f"{len(selection.pairs) - len(left)} of {len(selection.pairs)} pairs were left out: the screen has seen them"
+    return replace(selection, pairs=left, source={**selection.source, "screened": note})
 
 
 def journal_of(target: Path | None) -> Path | None:
