@@ -17,7 +17,7 @@ from moeprobe.sites import INDEXED, Site, SiteSet
 def comparisons(
     lab: Lab, pairs: Sequence[TokenPair], sets: Sequence[SiteSet], n: int
 ) -> dict[SiteSet, tuple[SiteSet, ...] | None]:
-    """Comparison sets of each tested set, of as many members each; None where all members are alone of their kind.
+    """Comparison sets of each tested set, of as many members each; None where a member is alone of its kind.
 
     Single sites are compared with the n most similar others by selection rate and norm of contribution (where no other
     site writes anything, with those of its layer that ran). A set of
@@ -54,8 +54,8 @@ def silent(site: Site, rates: Mapping[Site, float], norms: Mapping[Site, float])
 
 
 def _of(one: SiteSet, near: Mapping[Site, Sequence[Site]], n: int, seed: int) -> tuple[SiteSet, ...] | None:
-    if not near:
-        return None
+    if len(near) < len(one.sites):
+        return None  # a comparison set would hold the tested block itself, and do what it does
     if len(one.sites) == 1:
         return tuple(SiteSet("", (other,)) for other in near[one.sites[0]][:n])
     generator = np.random.default_rng([seed, len(one.sites)])
@@ -78,7 +78,7 @@ def _swapped(
     for site in one.sites:
         free = [other for other in near.get(site, ()) if other not in taken]
         if not near.get(site):
-            # Nothing is like it: a block is alone of its kind, and an expert that writes nothing has no comparison.
+            # Nothing is like an expert that writes nothing.
             result.append(site)
         elif free:
             other = free[int(generator.integers(len(free)))]

@@ -87,6 +87,17 @@ def test_blocks_heads_and_sets(compiled: LoadedModel, compiled_prompts: list[Pro
     assert not effects["L3.H0-H3"]["necessary"]
 
 
+def test_a_set_with_a_block_is_not_compared_with_sets_that_hold_the_block(
+    compiled: LoadedModel, compiled_prompts: list[Prompt]
+) -> None:
+    """They did as much, so the set was "neither" beside its own block, which was both."""
+    pairs = pairs_of(compiled, compiled_prompts)[:8]
+    found = named(interchange(compiled, chosen(pairs), ["L2.E5+moe"], QUICK))["L2.E5+moe"]
+    assert found["necessity"]["rank"] is None
+    assert found["necessary"]
+    assert found["sufficient"]
+
+
 def test_a_metric_of_either_sign(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
     """Turned round, the metric falls where it rose, and every effect is told in the direction of the gap."""
     pairs = pairs_of(compiled, compiled_prompts[:20])
