@@ -14,7 +14,7 @@ from moeprobe.errors import InterchangeError
 from moeprobe.findings import rule
 from moeprobe.interchange.comparison import comparisons
 from moeprobe.interchange.journal import Journal, digest
-from moeprobe.interchange.lab import Lab, lab
+from moeprobe.interchange.lab import Lab, givers_of, lab
 from moeprobe.interchange.measure import Effects, Progress, measure
 from moeprobe.interchange.neutral import NEUTRAL
 from moeprobe.interchange.plan import Plan
@@ -31,6 +31,8 @@ from moeprobe.prompts import Prompt
 from moeprobe.sites import Site, SiteSet, parse_sites
 
 Floats = NDArray[np.float64]
+# Placebo donors that reach less than this share of what the pairs' own donors reach are warned of.
+LESS = 0.9
 Named = str | Site | SiteSet
 
 
@@ -232,10 +234,8 @@ def _additivity(
 
 
 def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Plan) -> dict[str, Any]:
-    pairs = list(selection.pairs)
-    covered = coverage(pairs, plan.alignment)
     return {
-        "pairs": len(pairs),
+        "pairs": len(selection.pairs),
         "pair_ids": list(measured.pair_ids),
         "pairs_from": selection.source,
         "left_out": len(selection.left_out),
@@ -246,7 +246,7 @@ def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Pl
         "control": measured.control.tolist(),
         "alignment": plan.alignment.sentence,
         "alignment_options": plan.alignment.to_json(),
-        "coverage": covered.sentence,
+        "coverage": _covered(bench, selection.pairs, plan),
         "swap": plan.swap,
         "arms": list(plan.arms),
         "null": plan.null,
@@ -257,6 +257,20 @@ def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Pl
         "rule": rule(plan.minimum_effect, placebo="placebo" in plan.controls, held_out=bool(plan.confirm)),
         "engine": {**engine_section(bench.loaded.model), **versions_section(), "model": bench.loaded.id},
     }
+
+
+def _covered(bench: Lab, pairs: Sequence[TokenPair], plan: Plan) -> str:
+    """How much of the prompts the swaps reach, and whether placebo swaps reach less: they would then do less for that
+    alone, and swap minus placebo would show an effect where there is none."""
+    own = coverage(pairs, plan.alignment)
+    if "placebo" not in plan.controls:
+        return own.sentence
+    givers = givers_of(bench, pairs, ["placebo_necessity"])["sensitive", "placebo"]
+    placebo = coverage(pairs, plan.alignment, donors=givers.pairs.tolist(), donor="sensitive")
+    shares = [100 * int(one.paired.sum()) / int(one.positions.sum()) for one in (own, placebo)]
+    text = f"{own.sentence} With placebo donors {shares[1]:.0f} % of the positions had one"
+    less = shares[1] < LESS * shares[0]
+    return f"{text}: a placebo that swaps less shows less, so its contrast may be too large." if less else f"{text}."
 
 
 def _asked(

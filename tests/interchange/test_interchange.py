@@ -14,6 +14,7 @@ from moeprobe.designs.groups import regroup
 from moeprobe.errors import InterchangeError, MoeprobeError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.interchange import (
+    Alignment,
     LogitDifference,
     Outcome,
     PairSelection,
@@ -96,6 +97,18 @@ def test_a_set_with_a_block_is_not_compared_with_sets_that_hold_the_block(
     assert found["necessity"]["rank"] is None
     assert found["necessary"]
     assert found["sufficient"]
+
+
+def test_placebo_swaps_that_reach_less_are_said(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
+    """Equal tokens are found in the pair's own partner, and fewer of them in another pair's prompt."""
+    pairs = chosen(pairs_of(compiled, compiled_prompts)[:8])
+    told = [
+        interchange(compiled, pairs, [CAUSAL], Plan(bootstrap=100, null=1, alignment=Alignment(name))).run["coverage"]
+        for name in ("end", "tokens")
+    ]
+    assert "With placebo donors" in told[0]
+    assert "too large" not in told[0]
+    assert "its contrast may be too large" in told[1]
 
 
 def test_a_metric_of_either_sign(compiled: LoadedModel, compiled_prompts: list[Prompt]) -> None:
