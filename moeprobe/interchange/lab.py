@@ -132,7 +132,9 @@ def check_pairs(one: Lab, pairs: Sequence[TokenPair]) -> None:
     check_alignment(one.alignment, list(pairs))
     longest, limit = max(max(len(pair.sensitive), len(pair.control)) for pair in pairs), one.loaded.positions
     most = max(pairs, key=lambda pair: len(pair.continuation or ()))
-    more = one.metric.prepare(one.loaded, [most]).tokens.shape[1]
+    # A pair that brings no continuation, where one is asked for, would otherwise end a run in the middle.
+    least = min(pairs, key=lambda pair: len(pair.continuation or ()))
+    more = one.metric.prepare(one.loaded, [least, most]).tokens.shape[1]
     if limit is not None and longest + more > limit:
         raise InterchangeError(
             f"A prompt of {longest} tokens and {more} more do not fit the model's {limit} positions."

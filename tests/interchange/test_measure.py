@@ -14,6 +14,7 @@ from moeprobe.interchange.jobs import Change, Job, chunks, writes_of
 from moeprobe.interchange.lab import Lab, givers_of, lab
 from moeprobe.interchange.measure import Effects, measure
 from moeprobe.interchange.profile import means, profile
+from moeprobe.pairs.metrics import ContinuationLogProb
 from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet, parse_site
 from tests.interchange.random_moe import random_model, random_pairs
@@ -285,6 +286,16 @@ def test_noise_is_as_long_as_the_difference_and_the_same_in_any_batch() -> None:
     seeds = [measure(bench("mixtral", seed=seed), pairs, sets, ["noise_necessity"]) for seed in (0, 1)]
     values = [each.sites[sets[0]]["noise_necessity"] for each in seeds]
     assert np.abs(values[0] - values[1]).max() > 1e-4
+
+
+def test_a_continuation_that_is_missing_is_found_before_anything_is_measured() -> None:
+    first, *others = random_pairs()
+    pairs = [*(replace(pair, continuation=(7, 8)) for pair in others), first]
+    one = bench("mixtral", metric=ContinuationLogProb(), batch_size=2)
+    kept: list[object] = []
+    with pytest.raises(InterchangeError, match="bring no continuation, first '0'"):
+        measure(one, pairs, alone("L1.E0"), keep=kept.extend)
+    assert not kept
 
 
 def test_two_pairs_of_one_name_are_refused() -> None:
