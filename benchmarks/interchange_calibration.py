@@ -1,6 +1,6 @@
 """How often do verdicts err on real models where there is nothing to find? And is the truth found?
 
-    python benchmarks/interchange_calibration.py smollm2 --sites L18.E5 L20-L22.H* --keep FOLDER
+    python benchmarks/interchange_calibration.py smollm2 --sites L18.E* L20-L22.H* --keep FOLDER
     python benchmarks/interchange_calibration.py MODEL --sites L20.E* L22.E* --keep FOLDER
     python benchmarks/interchange_calibration.py compiled            # 100 lists of pairs whose truth is known
 
@@ -254,7 +254,7 @@ def main() -> None:
     """Run what is asked for; the exit status says whether the bar is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--sites", nargs="+", default=["L18.E5", "L20-L22.H*"])
+    parser.add_argument("--sites", nargs="+", default=["L18.E*", "L20-L22.H*"])
     parser.add_argument("--metrics", nargs="+", default=list(METRICS), choices=METRICS)
     parser.add_argument("--pairs", type=int, default=20, help="that are measured")
     parser.add_argument("--draw", type=int, default=16, help="pairs of one experiment")
