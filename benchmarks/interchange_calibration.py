@@ -69,6 +69,13 @@ class Called:
     refused: bool
 
     @property
+    def words(self) -> dict[int, str]:
+        """By site that the rule calls: "necessary", "sufficient" or "both"."""
+        necessary, sufficient = (self.rule.get(name, set()) for name in NAMES)
+        only = {site: "necessary" if site in necessary else "sufficient" for site in necessary | sufficient}
+        return only | dict.fromkeys(necessary & sufficient, "both")
+
+    @property
     def any(self) -> bool:
         """Whether the rule calls any site."""
         return any(self.rule.values())
@@ -160,20 +167,20 @@ def share(hits: int, runs: int) -> str:
 def line(name: str, material: Material, runs: Sequence[Called]) -> str:
     """A line of the table."""
     count = len(runs)
-    sites = Counter(material.sites[site] for run in runs for site in set().union(*run.rule.values()))
+    sites = Counter(f"{material.sites[site]} {word}" for run in runs for site, word in run.words.items())
     cells = [
         name,
         share(sum(run.any for run in runs), count),
         share(sum(bool(run.t_test) for run in runs), count),
         share(sum(bool(run.interval) for run in runs), count),
         str(sum(run.refused for run in runs)),
-        ", ".join(f"{site} {times}" for site, times in sites.most_common(6)) or "none",
+        ", ".join(f"{called} {times}" for called, times in sites.most_common(8)) or "none",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 HEAD = (
-    "| experiments | any verdict | t-test | interval excludes 0 | no clear gap | sites called, times |\n"
+    "| experiments | any verdict | t-test | interval excludes 0 | no clear gap | sites called, in how many |\n"
     + "|---" * 6
     + "|"
 )

@@ -130,6 +130,7 @@ def test_draws_find_what_is_there_and_little_else() -> None:
     assert sum(run.any for run in shuffled) <= 3
     assert sum(run.refused for run in shuffled) >= 15
     assert line("x", material, found).count("5/5") == 3
+    assert "a both 5" in line("x", material, found)
 
 
 def test_shuffled_placebo_donors_have_the_recipients_new_name() -> None:
