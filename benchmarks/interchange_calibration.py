@@ -274,7 +274,11 @@ def main() -> None:
     torch.set_num_threads(1)
     loaded = load_model(options.model)
     if options.model == "compiled":
-        right = [truth(loaded, FIRST_SEED + run, options.draw) for run in range(options.runs)]
+        right: list[bool] = []
+        for run in range(options.runs):
+            right.append(truth(loaded, FIRST_SEED + run, options.draw))
+            if not right[-1] or run % 10 == 9:
+                print(f"  {sum(right)} of {len(right)} lists right; the last: seed {FIRST_SEED + run}", flush=True)
         print(f"compiled, lists of {options.draw} pairs: all verdicts right in {share(sum(right), len(right))}")
         sys.exit(0 if all(right) else 1)
     lines, met = calibrate(loaded, options)
