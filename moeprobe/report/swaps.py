@@ -171,6 +171,9 @@ def null_sentence(swaps: Json, noun: str) -> str:
         return f"It is alone of its kind, so it was compared with no other {noun}."
     if largest is None:
         return f"There was no {noun} like it to compare it with."
+    if swaps["null"]["active"] == 0:
+        who = f"The other {noun}" if tried == 1 else f"None of the {tried} other {noun}s"
+        return f"{who} that it was compared with changed {'nothing' if tried == 1 else 'anything'} at all."
     like = "in how often it is chosen and how much it adds" if noun == "expert" else "in how much it adds"
     who = f"The {noun} most like it {like}" if tried == 1 else f"The {tried} {noun}s most like it {like}"
     return f"{who} changed it by at most {figures.percent(largest)} (necessity or sufficiency)."
