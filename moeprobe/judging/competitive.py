@@ -47,7 +47,7 @@ class Matched(Generic[Site]):
     @property
     def mismatch(self) -> float | None:
         """The largest factor between a comparison site and the site, in rate or norm; None without any."""
-        factors = [max(ratio, 1 / ratio) for ratio in (*self.rate_ratios, *self.norm_ratios)]
+        factors = [max(ratio, 1 / ratio) if ratio else math.inf for ratio in (*self.rate_ratios, *self.norm_ratios)]
         return max(factors, default=None)
 
 
@@ -59,7 +59,9 @@ def match_sites(
     Similar: a small distance sqrt(dr^2 + dn^2), with dr and dn the differences of the log rates and log norms, each
     over its robust spread (1.4826 times the median absolute deviation over all sites of that kind that ran; 1 where
     that is 0). Sites of the target's own layer come first, then sites of other layers whose rate is within a factor of
-    2. Sites that are targets themselves come last. A site that never ran is no comparison, and has none.
+    2. Sites that are targets themselves come last. Only where none of these writes anything, sites that ran and write
+    nothing are taken: where one expert of a layer does all, the others are what it is to be compared with. A site that
+    never ran is no comparison, and has none; nor has one that writes nothing.
 
     Args:
         rates: share of the tokens at which each site ran (1 for a site that always runs).
@@ -80,28 +82,32 @@ def match_sites(
     if bad:
         raise InterchangeError(f"Rate or norm is negative, NaN or infinite: {', '.join(bad)}.")
     generator = np.random.default_rng(seed)
-    ran = [site for site in rates if rates[site] > 0 and norms.get(site, 0.0) > 0]
+    ran = [site for site in rates if rates[site] > 0]
     ran = [ran[i] for i in generator.permutation(len(ran))]
     tested = set(targets)
-    spreads = {kind: _spreads([site for site in ran if _kind(site) == kind], rates, norms) for kind in map(_kind, ran)}
+    wrote = [site for site in ran if norms.get(site, 0.0) > 0]
+    kinds = {_kind(site) for site in wrote}
+    spreads = {kind: _spreads([site for site in wrote if _kind(site) == kind], rates, norms) for kind in kinds}
     found = {}
     for target in targets:
         near: list[tuple[int, float, Site]] = []
-        for other in ran if target in ran else ():
+        for other in ran if target in wrote else ():
             if other == target or _kind(other) != _kind(target):
                 continue
-            rate, norm = math.log(rates[other] / rates[target]), math.log(norms[other] / norms[target])
+            rate, factor = math.log(rates[other] / rates[target]), norms.get(other, 0.0) / norms[target]
+            norm = math.log(factor) if factor > 0 else 0.0  # all that write nothing are alike in that
             same = other.layer == target.layer
             if same or abs(rate) <= math.log(BAND):
                 spread = spreads[_kind(target)]
                 distance = math.hypot(rate / spread[0], norm / spread[1])
-                near.append((2 * (other in tested) + (not same), distance, other))
+                near.append((4 * (factor == 0) + 2 * (other in tested) + (not same), distance, other))
         near.sort(key=lambda one: one[:2])
+        near = [one for one in near if one[0] < 4] or near
         chosen = [other for _, _, other in near[:n]]
         found[target] = Matched(
             tuple(chosen),
             tuple(rates[other] / rates[target] for other in chosen),
-            tuple(norms[other] / norms[target] for other in chosen),
+            tuple(norms.get(other, 0.0) / norms[target] for other in chosen),
         )
     return found
 

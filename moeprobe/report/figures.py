@@ -78,7 +78,7 @@ def chance(value: float | None) -> str:
         return NONE
     if value >= 0.001:
         return f"{value:.3f}"
-    if value <= 0:
+    if value < 1e-300:
         return "under 10\u207b\u00b3\u2070\u2070"
     exponent = math.floor(math.log10(value))
     mantissa = f"{value / 10.0**exponent:.1f}"
@@ -90,7 +90,7 @@ def chance(value: float | None) -> str:
 def nats(value: float) -> str:
     """Print a divergence: two digits, below 0.001 a power of ten."""
     if abs(value) < 0.001:
-        return chance(value) if value > 0 else number(value, 3)
+        return chance(value) if value > 0 else "0" if value == 0 else number(value, 3)
     return f"{value:.2g}".replace("-", "\u2212")
 
 

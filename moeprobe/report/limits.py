@@ -94,8 +94,8 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
         found.append(
             Limit(
                 "Not that it is the behaviour alone that was swapped",
-                "A placebo donor, another prompt of the same class, excludes that any disturbance does it. It does not "
-                "exclude that a site carries what else differs inside a pair: topic, words, length.",
+                "A placebo donor, another prompt of the same class, shows what any swap does; a causal verdict is "
+                "beyond it. That does not exclude that a site carries what else differs inside a pair: topic, words, length.",
             )
         )
     else:
@@ -107,8 +107,8 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
             Limit(
                 "Not that no other site does it",
                 f"Each site was compared with at most {figures.count(most, 'other')} of its kind, those most like it "
-                "in selection rate and size of contribution. That excludes that any such site does as much, and not "
-                "that another one does, of another kind or size, earlier or later, or several together.",
+                "in selection rate and size of contribution. A causal verdict says that hardly any of these does as "
+                "much. It says nothing of others: of another kind or size, earlier or later, or several together.",
             )
         )
     alone = [name for name, _, effects in sites if not effects["null"]["asked"]]

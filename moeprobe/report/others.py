@@ -13,6 +13,7 @@ Json = Mapping[str, Any]
 _HEAD = re.compile(r"L(\d+)\.H(\d+)")
 _SINGLE = re.compile(r"L(\d+)\.(router|shared|moe|residual)")
 _NOUNS = {"router": "router", "shared": "group of shared experts", "moe": "MoE block", "residual": "stream"}
+_WHAT = {"router": "choice", "stream": "value", "head": "contribution", "MoE block": "output"}
 _NAMES = {
     "router": "The choice of experts in layer {}",
     "shared": "The shared experts of layer {}, together",
@@ -42,7 +43,9 @@ def summary(other: Json, voice: Voice, run: Json) -> str:
     name, effects, verdict = str(other["site"]), other["interchange"], other["verdict"]
     if verdict in CAUSAL:
         thing = "the measured difference" if voice.given else voice.about
-        return f"{opening(name)}: it {swaps.causal(verdict, effects, run, thing)} {_compared(effects, name)}".rstrip()
+        what = _WHAT.get(noun(name), swaps.swapped(run))
+        said = swaps.causal(verdict, effects, run, thing, what)
+        return f"{opening(name)}: it {said} {_compared(effects, name)}".rstrip()
     ending = "not decided" if verdict == "underpowered" else "no effect shown"
     return f"{opening(name)}: {swaps.inert(verdict, effects, run, noun(name), ending)}"
 

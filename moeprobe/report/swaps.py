@@ -35,6 +35,7 @@ SWAPPED = {
 }  # fmt: skip
 # Odds at which two texts are told apart; ln 20 is about 3.
 _TOLD_APART = 20
+_MANY = 1_000_000
 
 
 def effect(value: Json) -> str:
@@ -110,10 +111,11 @@ def price(swaps: Json) -> list[str]:
     low, high = (figures.nats(end) for end in paid["ci"])
     tokens = math.log(_TOLD_APART) / paid["kl"]
     many = f"about {tokens:,.0f} tokens" if tokens >= 1.5 else "a single token"
+    many = many if tokens < _MANY else "more than a million tokens"
     return [
         f"Price: on {prompts}, knocking it out changes what the model says by "
         f"{figures.nats(paid['kl'])} [{low}, {high}] nats per token (KL divergence). "
-        f"At that rate it takes {many} of text until the two models, with it and without it, can be told apart at "
+        f"At that rate it takes {many} of text until the model with it and the one without it can be told apart at "
         f"{_TOLD_APART} to 1."
     ]
 
@@ -169,14 +171,19 @@ def null_sentence(swaps: Json, noun: str) -> str:
         return f"It is alone of its kind, so it was compared with no other {noun}."
     if largest is None:
         return f"There was no {noun} like it to compare it with."
+    if swaps["null"]["active"] == 0:
+        who = f"The other {noun}" if tried == 1 else f"None of the {tried} other {noun}s"
+        return f"{who} that it was compared with changed {'nothing' if tried == 1 else 'anything'} at all."
     like = "in how often it is chosen and how much it adds" if noun == "expert" else "in how much it adds"
     who = f"The {noun} most like it {like}" if tried == 1 else f"The {tried} {noun}s most like it {like}"
     return f"{who} changed it by at most {figures.percent(largest)} (necessity or sufficiency)."
 
 
-def causal(verdict: str, swaps: Json, run: Json, thing: str) -> str:
-    """The sentence behind a causal verdict, from its verb on; it claims no more than the verdict, with both numbers."""
-    what = swapped(run)
+def causal(verdict: str, swaps: Json, run: Json, thing: str, what: str) -> str:
+    """The sentence behind a causal verdict, from its verb on; it claims no more than the verdict, with both numbers.
+
+    `what` of the site was swapped.
+    """
     needed = (
         f"replacing its {what} in a \u201c{run['positive']}\u201d run by that of a \u201c{run['negative']}\u201d "
         f"run removes {effect(swaps['necessity'])} of the effect (necessity)"

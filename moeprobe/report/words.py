@@ -35,7 +35,7 @@ def summary(row: Json, voice: Voice, run: Json | None) -> str:
     )
     if row["verdict"] in CAUSAL:
         thing = "the measured difference" if voice.given else "it" if voice.theme == voice.about else voice.about
-        found = swaps.causal(row["verdict"], effects, run, thing)
+        found = swaps.causal(row["verdict"], effects, run, thing, swaps.swapped(run))
         return f"{opening}, {link} {found} {swaps.null_sentence(effects, 'expert')}"
     ending = "association only" if associated else "no effect shown"
     return f"{opening}, {link} {swaps.inert(row['verdict'], effects, run, 'expert', ending)}"

@@ -66,6 +66,21 @@ def test_a_site_that_never_ran_is_compared_with_nothing() -> None:
     assert match_sites({silent: 0.0, busy: 0.5}, {silent: 0.0, busy: 1.0}, [silent], 3, 0)[silent].sites == ()
 
 
+def test_sites_that_write_nothing_are_compared_with_only_where_nothing_else_is() -> None:
+    one, other, *silent = (Place(0, i) for i in range(6))
+    rates = dict.fromkeys([one, other, *silent], 0.5)
+    norms = {one: 2.0, other: 1.0, **dict.fromkeys(silent, 0.0)}
+    assert match_sites(rates, norms, [one], 9, 0)[one].sites == (other,)
+    found = match_sites(rates, norms | {other: 0.0}, [one, silent[0]], 9, 0)
+    assert set(found[one].sites) == {other, *silent}
+    assert found[one].sites[-1] == silent[0]  # itself under test: last
+    assert found[one].mismatch == float("inf")
+    assert found[silent[0]].sites == ()
+    assert (
+        Place(1, 0) not in match_sites({**rates, Place(1, 0): 0.0}, {**norms, Place(1, 0): 0.0}, [one], 9, 0)[one].sites
+    )
+
+
 def test_what_cannot_be_matched() -> None:
     one, two = Place(0, 0), Place(0, 1)
     with pytest.raises(InterchangeError, match="No selection rate or norm"):

@@ -33,8 +33,7 @@ def test_necessary_and_sufficient_names_cause_numbers_and_null() -> None:
         "\u201charmful\u201d run by that of a \u201charmless\u201d run removes 97 % [90, 104] of the effect "
         "(necessity), and putting it into a \u201charmless\u201d run brings 95 % [88, 101] of the effect about "
         "(sufficiency). "
-        "The 7 experts most like it in how often it is chosen and how much it adds changed it by at most 0 % "
-        "(necessity or sufficiency)."
+        "None of the 7 other experts that it was compared with changed anything at all."
     )
 
 
