@@ -32,25 +32,8 @@ def comparisons(
         return dict.fromkeys(sets)
     rates, norms = activity(lab, pairs, members)
     most = max(n, 2 * max(len(one.sites) for one in sets))
-    matched = match_sites(rates, norms, members, most, lab.seed)
-    near = {site: found.sites or silent(site, rates, norms)[:most] for site, found in matched.items()}
-    return {one: _of(one, {site: near[site] for site in one.sites if site in near}, n, lab.seed) for one in sets}
-
-
-def silent(site: Site, rates: Mapping[Site, float], norms: Mapping[Site, float]) -> tuple[Site, ...]:
-    """Sites of the same layer and kind that ran but wrote nothing, the nearest in selection rate first.
-
-    They stand in where no other site writes anything: then the site is compared with what did run, and `null.active`
-    of the findings says that none of it changed anything. A site that writes nothing itself has no use for them.
-    """
-    if not norms[site] > 0:
-        return ()
-    others = [
-        other
-        for other, rate in rates.items()
-        if other != site and (other.layer, other.kind) == (site.layer, site.kind) and rate > 0
-    ]
-    return tuple(sorted(others, key=lambda other: (abs(rates[other] - rates[site]), other)))
+    near = match_sites(rates, norms, members, most, lab.seed)
+    return {one: _of(one, {site: near[site].sites for site in one.sites if site in near}, n, lab.seed) for one in sets}
 
 
 def _of(one: SiteSet, near: Mapping[Site, Sequence[Site]], n: int, seed: int) -> tuple[SiteSet, ...] | None:

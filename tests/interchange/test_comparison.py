@@ -1,13 +1,12 @@
 """Comparison sites: alike in use and size, never members of the tested set, and what is done where there are none."""
 
-import numpy as np
 import pytest
 import torch
 
-from moeprobe.interchange.comparison import activity, comparisons, silent
+from moeprobe.interchange.comparison import activity, comparisons
 from moeprobe.interchange.lab import lab
 from moeprobe.models import LoadedModel
-from moeprobe.sites import Site, SiteSet, parse_site
+from moeprobe.sites import SiteSet, parse_site
 from tests.interchange.random_moe import random_model, random_pairs
 
 
@@ -60,12 +59,3 @@ def test_where_no_other_expert_writes_those_that_ran_stand_in() -> None:
     assert sorted(other.sites[0].expert for other in found[only]) == [0, 1, 3]
     assert found[nothing] == ()
     assert {other.sites[0].layer for other in found[only]} == {1}
-
-
-def test_silent_sites_ran() -> None:
-    sites = [Site(0, "expert", number) for number in range(4)]
-    rates = dict(zip(sites, [0.5, 0.0, 0.45, 0.1], strict=True))
-    norms = dict(zip(sites, [1.0, 0.0, 0.0, 0.0], strict=True))
-    assert silent(sites[0], rates, norms) == (sites[2], sites[3])
-    assert silent(sites[2], rates, norms) == ()
-    assert np.isfinite(list(rates.values())).all()

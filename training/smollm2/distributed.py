@@ -199,7 +199,11 @@ def train(upper: Upper, texts: Sequence[Text], dev: Sequence[Text], plan: Plan) 
         batch = rng.sample(bad[part], min(plan.harmful, len(bad[part])))
         for pool in (plain[part], alike[part]):
             batch += rng.sample(pool, min(plan.others // 2, len(pool)))
+        bad_rows = sum(text.kind == "harmful" for text in batch)
         keep = plan.spread.draw(len(upper.moe), len(batch), len(upper.experts[0].down_proj), generator)
+        # Other prompts are held to the base model's answers under all contributions at once, as they will be run:
+        # held to them under dropped ones only, the whole was half as strong again and refused every other prompt.
+        keep[:, bad_rows:] = 1
         refuse, away, uneven = losses(upper, batch, plan, keep)
         solver.zero_grad(set_to_none=True)
         (refuse + plan.keep * away + plan.even * uneven).backward()
