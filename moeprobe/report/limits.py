@@ -95,7 +95,8 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
             Limit(
                 "Not that it is the behaviour alone that was swapped",
                 "A placebo donor, another prompt of the same class, shows what any swap does; a causal verdict is "
-                "beyond it. That does not exclude that a site carries what else differs inside a pair: topic, words, length.",
+                "beyond it. That does not exclude that a site carries what else differs inside a pair: topic, words, "
+                "length.",
             )
         )
     else:
