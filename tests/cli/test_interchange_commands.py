@@ -26,7 +26,7 @@ def test_a_screen_and_the_test_of_what_it_found(tmp_path: Path) -> None:
     out = tmp_path / "screen.json"
     told = fine("screen", *PAIRS, "--wanted", "2", "--audit", "4", "-o", str(out))
     assert "L2.E5" in told
-    assert "were selected by their estimated necessity" in told
+    assert "were selected by their estimates" in told
     record = json.loads(out.read_text())
     found = json.loads(
         fine("test", *PAIRS, "--screen", str(out), "--top", "1", "--null", "3", "--bootstrap", "200", "--json")
