@@ -13,6 +13,10 @@ CAUSAL_EFFECTS = ("necessity", "sufficiency")
 # Below this many pairs effects are shown, but no verdict is given: an interval over fewer covers too little.
 MIN_PAIRS = 8
 ALPHA = 0.05
+# Contrasts that a verdict rests on beside the swap itself, where their donors were run: more than a donor of the
+# recipient's own class does; and, with both donors from other pairs, more by class alone. Under labels that mean
+# nothing the last one is symmetric about 0 whatever the metric.
+DECIDING = ("minus_placebo", "random_minus_placebo")
 # An effect of this size (percent of the gap) must be excluded before a site is said to do nothing that matters.
 MATERIAL = 10.0
 
@@ -93,19 +97,21 @@ def verdict(association: str, interchange: dict[str, Any] | None) -> str:
     return "association only" if association in ("associated", "tokens only") else "neither"
 
 
-def rule(minimum_effect: float, *, placebo: bool = True, held_out: bool = False) -> str:
+def rule(minimum_effect: float, *, placebo: bool = True, random: bool = False, held_out: bool = False) -> str:
     """The verdict rule in words.
 
     Args:
         minimum_effect: percent of the gap.
         placebo: whether a placebo donor was run, as it should be.
+        random: whether a random donor was run as well.
         held_out: whether sites were chosen on one half of the pairs and tested on the other.
     """
+    contrast = "the swap minus its placebo (a donor of the recipient's own class)"
     what = (
-        "both the swap and the swap minus its placebo (a donor of the recipient's own class) have a"
-        if placebo
-        else "the swap, which was run without a placebo donor, has a"
+        f"both the swap and {contrast} have a" if placebo else "the swap, which was run without a placebo donor, has a"
     )
+    if placebo and random:
+        what = f"the swap, {contrast}, and a random donor of the other class minus the placebo each have a"
     p = (
         "a sign-flip p below {a:g} after Benjamini-Hochberg over the sites chosen on the other half of the pairs"
         if held_out
@@ -129,9 +135,9 @@ def _certain(summary: Mapping[str, Any], name: str) -> list[bool]:
 
 
 def _intervals(summary: Mapping[str, Any], name: str) -> list[list[float]]:
-    """Of the swap and, where it was run, of the swap minus its placebo."""
-    placebo = summary[name]["contrasts"].get("minus_placebo")
-    return [summary[name]["ci"]] + ([placebo["ci"]] if placebo else [])
+    """Of the swap and, where they were run, of the contrasts that decide."""
+    contrasts = summary[name]["contrasts"]
+    return [summary[name]["ci"], *(contrasts[what]["ci"] for what in DECIDING if what in contrasts)]
 
 
 def _leads(summary: Mapping[str, Any], name: str) -> bool:

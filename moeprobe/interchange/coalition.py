@@ -19,7 +19,7 @@ from moeprobe.interchange.lab import Lab
 from moeprobe.interchange.measure import Effects, measure
 from moeprobe.judging.additivity import additivity
 from moeprobe.judging.confirming import split_pairs
-from moeprobe.judging.ratio import check_gap, oriented, ratios, resamples
+from moeprobe.judging.ratio import check_gap, oriented, ratios, resamples, tail
 from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet
 
@@ -186,6 +186,9 @@ class _Hunt:
             values = self._carried([frozenset([*members, site]) for site in tried])
             gains.update({site: value - now for site, value in zip(tried, values, strict=True)})
             best = max(range(len(tried)), key=lambda place: values[place])
+            if values[best] <= now:
+                self.say(f"No candidate adds to these {len(members)}; the search stops at {now:.1f} %.")
+                break
             members.append(tried[best])
             now = values[best]
             self.steps.append(Step(tried[best], True, now))
@@ -273,13 +276,16 @@ class _Shares:
         own = self.effects.sites[one]
         return self._ratio(own[self.arm] - own[f"placebo_{self.arm}"])
 
-    def between(self, one: SiteSet, whole: SiteSet) -> dict[str, Any]:
-        """What one set carries of what another carries, in percent."""
+    def between(self, one: SiteSet, whole: SiteSet) -> dict[str, Any] | None:
+        """What one set carries of what another carries, in percent; None where the other carries nothing clear."""
         parts = [self.effects.sites[each][self.arm] for each in (one, whole)]
         top, bottom = (self.weights @ part for part in parts)
         usable = bottom * np.sign(parts[1].mean()) > 0
         drawn = 100 * top[usable] / bottom[usable]
-        low, high = np.percentile(drawn, [2.5, 97.5]) if usable.any() else (np.nan, np.nan)
+        if not usable.mean() > 0.95:
+            return None  # all candidates carry nothing clear on these pairs, so there is no share of it
+        cut = tail(len(parts[0]))
+        low, high = np.quantile(drawn, [cut, 1 - cut])
         return {"percent": float(100 * parts[0].sum() / parts[1].sum()), "ci": [float(low), float(high)]}
 
     def _ratio(self, values: Floats) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Interchange and findings: which sites to test, and where the verdicts go."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from moeprobe.errors import InterchangeError
@@ -40,9 +41,7 @@ def enter(findings: Findings, question: dict[str, Any], outcome: Outcome, *, rep
     check_former(findings, name, replace=replace)
     rows = {row["site"]: row for row in findings.rows if row["probe"] == name}
     alone = {str(one): effects for one, effects in outcome.effects.items() if is_expert(one)}
-    for site in alone:
-        if site not in rows:
-            raise InterchangeError(f"The findings hold no row for {site} and {name!r}. Are they of another model?")
+    check_rows(findings, name, list(outcome.effects))
     for row in rows.values():
         row["interchange"] = alone.get(row["site"])
         row["verdict"] = verdict(row["association"], row["interchange"])
@@ -55,6 +54,18 @@ def enter(findings: Findings, question: dict[str, Any], outcome: Outcome, *, rep
     source = outcome.run["pairs_from"]
     groups = {key: source.get(key, question[key]) for key in ("positive", "negative")}
     findings.interchange.append({"probe": name, **groups, **outcome.run, "others": others})
+
+
+def check_rows(findings: Findings, question: str, sets: Sequence[SiteSet]) -> None:
+    """Whether all single experts have a row, before anything is run.
+
+    Raises:
+        InterchangeError: one has none: the findings are of another model.
+    """
+    rows = {row["site"] for row in findings.rows if row["probe"] == question}
+    for one in sets:
+        if is_expert(one) and str(one) not in rows:
+            raise InterchangeError(f"The findings hold no row for {one} and {question!r}. Are they of another model?")
 
 
 def is_expert(one: SiteSet) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from moeprobe.errors import InterchangeError
-from moeprobe.interchange.arms import ARMS, check_arms
+from moeprobe.interchange.arms import ARMS, SWAPS, check_arms
 from moeprobe.judging.judge import Criteria
 from moeprobe.pairs.alignment import Alignment
 from moeprobe.pairs.metrics import ControlNLL, Metric
@@ -17,7 +17,7 @@ class Plan:
         metric: what is measured of each run.
         alignment: which positions stand for which.
         swap: "contribution", "output" or "routing".
-        controls: donors beside the pair's own prompt: "placebo" (a verdict rests on it), "random", "noise".
+        controls: donors beside the pair's own prompt: "placebo" and "random" (a verdict rests on them), "noise".
         knockouts: "bar", "mean", "resample" beside "zero", which is always run; shown beside the swaps, never part of a
             verdict.
         null: comparison sites for each tested one. With 19 and more a rank can reach p = .05 by itself.
@@ -34,7 +34,7 @@ class Plan:
     metric: Metric = field(default_factory=ControlNLL)
     alignment: Alignment = field(default_factory=Alignment)
     swap: str = "contribution"
-    controls: tuple[str, ...] = ("placebo",)
+    controls: tuple[str, ...] = ("placebo", "random")
     knockouts: tuple[str, ...] = ()
     null: int = 19
     bootstrap: int = 10_000
@@ -47,6 +47,13 @@ class Plan:
     def __post_init__(self) -> None:
         if min(self.null, self.bootstrap, self.batch_size) < 1 or self.confirm < 0:
             raise InterchangeError("Comparison sites, bootstrap draws and batch size must each be at least 1.")
+        if self.swap not in SWAPS:
+            raise InterchangeError(f"There is no swap {self.swap!r}. Choose one of {', '.join(SWAPS)}.")
+        if isinstance(self.metric, str) or isinstance(self.alignment, str):
+            raise InterchangeError(
+                'Metric and alignment are objects: Plan(metric=make_metric("refusal-log-odds", loaded), '
+                'alignment=Alignment("tokens")).'
+            )
         check_arms(self.arms)
         if self.seed < 0:
             raise InterchangeError(f"A seed is 0 or more, not {self.seed}.")

@@ -15,7 +15,7 @@ from moeprobe.findings import rule
 from moeprobe.interchange.comparison import comparisons
 from moeprobe.interchange.journal import Journal, digest
 from moeprobe.interchange.lab import Lab, givers_of, lab
-from moeprobe.interchange.measure import Effects, Progress, measure
+from moeprobe.interchange.measure import Effects, Progress, measure, unedited
 from moeprobe.interchange.neutral import NEUTRAL
 from moeprobe.interchange.plan import Plan
 from moeprobe.interchange.price import price
@@ -23,7 +23,7 @@ from moeprobe.interchange.profile import means
 from moeprobe.judging.additivity import additivity
 from moeprobe.judging.confirming import confirm, split_pairs
 from moeprobe.judging.judge import judge
-from moeprobe.judging.ratio import oriented, ratio, resamples
+from moeprobe.judging.ratio import check_gap, oriented, ratio, resamples
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.pairs.coverage import coverage
 from moeprobe.pairs.pairs import PairSelection, TokenPair
@@ -57,7 +57,7 @@ class Outcome:
 
 def interchange(
     loaded: LoadedModel,
-    selection: PairSelection,
+    selection: PairSelection | Sequence[TokenPair],
     sites: Sequence[Named] | Named,
     plan: Plan | None = None,
     *,
@@ -71,7 +71,7 @@ def interchange(
 
     Args:
         loaded: the model.
-        selection: prompt pairs, from `select_pairs`, `trace_pairs` or a pair file.
+        selection: prompt pairs: from `select_pairs`, `trace_pairs` or `encode_pairs`, or a list of them.
         sites: what to test, one after the other: names ("L14.E114", "L14.E3+E7", "L13-L16.H*"), sites or sets.
         plan: how; defaults as in `Plan`.
         neutral: prompts on which the price of knocking a site out is measured; default: those of moeprobe.
@@ -84,7 +84,10 @@ def interchange(
         InterchangeError: fewer than 2 pairs (16 with `confirm`), no gap between the sides, donors that are missing.
         MoeprobeError: a site the model has not.
     """
-    plan, pairs = plan or Plan(), list(selection.pairs)
+    plan = plan or Plan()
+    if not isinstance(selection, PairSelection):
+        selection = PairSelection(tuple(selection), {}, {"kind": "list", "name": "pairs", "digest": ""})
+    pairs = list(selection.pairs)
     sites = [sites] if isinstance(sites, str | Site | SiteSet) else sites
     if len(pairs) < 2:
         raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
@@ -99,6 +102,8 @@ def interchange(
         batch_size=plan.batch_size,
     )
     tested = resolved(bench, sites)
+    # Whether there is anything to move is known from the unedited runs, at a small part of the cost.
+    check_gap(unedited(bench, pairs).gap, resamples(len(pairs), plan.bootstrap, plan.seed), signed=plan.metric.signed)
     every = tested + _members(tested, plan)
     nulls = comparisons(bench, pairs, every, plan.null)
     if "mean" in plan.knockouts:
@@ -201,6 +206,10 @@ def _judged(
         used = np.arange(len(gap))
     run["gap"] = judged.gap
     run["tested"] = [str(one) for one in judged.rows]
+    run["per_pair"] = {
+        str(one): {arm: [float(f"{value:.7g}") for value in values] for arm, values in arms.items()}
+        for one, arms in measured.sites.items()
+    }
     weights = resamples(len(used), plan.bootstrap, plan.seed)
     for one, row in judged.rows.items():
         own = measured.sites[one]
@@ -254,7 +263,7 @@ def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Pl
         "seed": plan.seed,
         "minimum_effect": plan.minimum_effect,
         "confirmation": None,
-        "rule": rule(plan.minimum_effect, placebo="placebo" in plan.controls, held_out=bool(plan.confirm)),
+        "rule": _rule(plan),
         "engine": {**engine_section(bench.loaded.model), **versions_section(), "model": bench.loaded.id},
     }
 
@@ -271,6 +280,11 @@ def _covered(bench: Lab, pairs: Sequence[TokenPair], plan: Plan) -> str:
     text = f"{own.sentence} With placebo donors {shares[1]:.0f} % of the positions had one"
     less = shares[1] < LESS * shares[0]
     return f"{text}: a placebo that swaps less shows less, so its contrast may be too large." if less else f"{text}."
+
+
+def _rule(plan: Plan) -> str:
+    placebo, random = ("placebo" in plan.controls, "random" in plan.controls)
+    return rule(plan.minimum_effect, placebo=placebo, random=random, held_out=bool(plan.confirm))
 
 
 def _asked(
@@ -294,6 +308,9 @@ def _asked(
         "alignment": plan.alignment.to_json(),
         "swap": plan.swap,
         "seed": plan.seed,
+        # In 16 bits the greedy continuation can depend on what shares a forward.
+        "batch_size": plan.batch_size,
+        "engine": engine_section(bench.loaded.model),
         "versions": versions_section(),
     }
 

@@ -8,7 +8,7 @@ carries the topic looks necessary because the placebo does damage. Both are colu
 p of a direction is the larger of the two; a false verdict then needs a false rejection in that family.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import InterchangeError
-from moeprobe.findings.causes import ALPHA, CAUSAL_EFFECTS, EFFECTS, MIN_PAIRS, judgement, material_effect
+from moeprobe.findings.causes import ALPHA, CAUSAL_EFFECTS, DECIDING, EFFECTS, MIN_PAIRS, judgement, material_effect
 from moeprobe.judging.competitive import rank
 from moeprobe.judging.ratio import Ratios, check_gap, oriented, ratios, resamples
 from moeprobe.judging.signflip import FLIPS, flip_p, flip_signs, step_down_p
@@ -107,13 +107,12 @@ def judge(
     _check(effects, gap, nulls, criteria)
     weights = resamples(len(gap), criteria.bootstrap, criteria.seed)
     found = check_gap(gap, weights, signed=signed)
-    placebo = _placebo(effects, tested)
     columns = {(site, *key): values for site in tested for key, values in _columns(effects[site]).items()}
     turned = oriented(np.column_stack(list(columns.values())), gap)
     shares = ratios(turned, oriented(gap, gap), weights)
     index = {key: number for number, key in enumerate(columns)}
     percents = _percents(effects, gap, nulls)
-    chances = _chances(turned, oriented(gap, gap), index, tested, placebo, criteria, adjustment)
+    chances = _chances(turned, oriented(gap, gap), index, tested, criteria, adjustment)
     rows = {}
     for site in tested:
         summary: dict[str, Any] = {
@@ -146,9 +145,9 @@ def exactly_zero(effects: Mapping[str, Floats]) -> bool:
 
 
 def deciding(effects: Mapping[str, Floats], name: str) -> list[Floats]:
-    """What must exceed the minimum effect in a direction: the swap and, where it was run, swap minus placebo."""
+    """What must exceed the minimum effect in a direction: the swap and, where they were run, the deciding contrasts."""
     columns = _columns(effects)
-    return [columns[name, what] for what in ("swap", "minus_placebo") if (name, what) in columns]
+    return [columns[name, what] for what in ("swap", *DECIDING) if (name, what) in columns]
 
 
 def _columns(effects: Mapping[str, Floats]) -> dict[tuple[str, str], Floats]:
@@ -169,16 +168,15 @@ def _chances(
     turned: Floats,
     gap: Floats,
     index: Mapping[tuple[Any, ...], int],
-    tested: Iterable[Any],
-    placebo: bool,
+    tested: Sequence[Any],
     criteria: Criteria,
     adjustment: Adjustment,
 ) -> dict[tuple[Any, str], dict[str, float]]:
     """p of every site and direction: p above the minimum effect, p_zero (two-sided, against 0), and what p is the
-    larger of: p_swap, p_minus_placebo (held out: before adjustment)."""
+    larger of: p_swap, p_minus_placebo, p_random_minus_placebo (held out: before adjustment)."""
     signs = flip_signs(len(gap), criteria.seed, criteria.flips)
     keys = [(site, name) for site in tested for name in CAUSAL_EFFECTS]
-    asked = ("swap", "minus_placebo") if placebo else ("swap",)
+    asked = ["swap", *(what for what in DECIDING if all((*key, what) in index for key in keys))]
     values = np.column_stack([turned[:, [index[*key, what] for key in keys]] for what in asked])
     beyond = values - criteria.minimum_effect / 100 * gap[:, None]
     if adjustment == "family-wise":
@@ -231,10 +229,6 @@ def _rank(
     what = "minus_placebo" if placebo else "swap"
     own, *rest = (percents[one][name, what] for one in (site, *others))
     return {**rank(own, rest), "of": what}
-
-
-def _placebo(effects: Effects[Site], tested: Sequence[Site]) -> bool:
-    return all(f"placebo_{name}" in effects[site] for site in tested for name in CAUSAL_EFFECTS)
 
 
 def _check(

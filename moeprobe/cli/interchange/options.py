@@ -110,6 +110,8 @@ def alignment_of(options: dict[str, Any]) -> "Alignment":
     """
     from moeprobe.interchange import Alignment
 
+    if options["span"] is not None and options["align"] != "span":
+        raise click.UsageError("--span TEXT goes with --align span.")
     positions: str | int = options["positions"]
     if positions not in ("all", "last"):
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moeprobe.interchange import Outcome, PairSelection
     from moeprobe.models import LoadedModel
 
-CONTROLS = ("placebo", "random", "noise")
+CONTROLS = ("noise",)
 KNOCKOUTS = ("bar", "mean", "resample")
 
 
@@ -28,7 +28,7 @@ KNOCKOUTS = ("bar", "mean", "resample")
     "--site", "sites", multiple=True, metavar="SITE", help="What to test: L14.E114, L14.H3, L14.E3+E7 ...; repeatable."
 )
 @click.option("--screen", type=click.Path(path_type=Path), help="Or: the leading sites of a screen, on other pairs.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Without --site: the leading N.")
+@click.option("--top", type=click.IntRange(1), help="Without --site: the leading N [default: 5]")
 @metric_options
 @click.option(
     "--swap",
@@ -38,7 +38,11 @@ KNOCKOUTS = ("bar", "mean", "resample")
     help="What of an expert is swapped.",
 )
 @click.option(
-    "--control", "controls", multiple=True, type=click.Choice(CONTROLS), help="Further donors [placebo always runs]"
+    "--control",
+    "controls",
+    multiple=True,
+    type=click.Choice(CONTROLS),
+    help="Further donors [placebo, random always run]",
 )
 @click.option(
     "--knockout", "knockouts", multiple=True, type=click.Choice(KNOCKOUTS), help="Further knock-outs [zero always runs]"
@@ -67,6 +71,9 @@ def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **
     check_source(findings, options)
     if findings is None and not options["sites"] and options["screen"] is None:
         raise click.UsageError("Without findings name what to test: --site L14.E114, or --screen SCREEN.json.")
+    if options["sites"] and options["screen"] is None and options["top"] is not None:
+        raise click.UsageError("--top N goes with the leading sites of findings or of a screen, not with --site.")
+    options["top"] = options["top"] or 5
     if findings is None and out is None and not as_json:
         raise click.UsageError("Without findings the result needs a place: -o OUT.json, or --json.")
     inputs = [path for path in (findings, options["pair_file"], options["neutral"]) if path is not None]
@@ -124,7 +131,7 @@ def run(
     plan = Plan(
         metric=metric_of(source.loaded, options),
         alignment=alignment_of(options),
-        controls=tuple(dict.fromkeys(["placebo", *options["controls"]])),
+        controls=tuple(dict.fromkeys(["placebo", "random", *options["controls"]])),
         knockouts=tuple(dict.fromkeys(options["knockouts"])),
         confirm=options["confirm"] or 0,
         **{name: options[name] for name in names},
