@@ -172,7 +172,7 @@ def test_what_is_alone_of_its_kind_says_so() -> None:
     assert "compared with nothing: L18.moe, L18.router." in found["Not that a whole block is special"]
     assert "at most 8 others of its kind" in found["Not that no other site does it"]
     assert (
-        "does not exclude that a site carries what else differs"
+        "That does not exclude that a site carries what else differs"
         in (found["Not that it is the behaviour alone that was swapped"])
     )
     assert "in the sets named here only" in found["Not that an inert expert does nothing"]
