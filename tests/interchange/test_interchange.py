@@ -321,3 +321,22 @@ def test_nothing_associated(findings: Findings) -> None:
         row["association"] = "not associated"
     with pytest.raises(InterchangeError, match="--site"):
         leading_sites(document, document.question()["name"], 5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_that_mean_nothing_give_no_verdict(
+    compiled: LoadedModel, compiled_prompts: list[Prompt], seed: int
+) -> None:
+    """Under the NLL of the control's continuation the gap stays positive whichever side is called control; the class
+    alone (random minus placebo) must show it. Without that donor L2.E5 "causes" labels drawn by lot."""
+    pairs = pairs_of(compiled, compiled_prompts[:40])
+    turned = np.random.default_rng(seed).integers(0, 2, len(pairs))
+    mixed = [TokenPair(one.id, *((one.control, one.sensitive) if turn else (one.sensitive, one.control)))
+             for one, turn in zip(pairs, turned, strict=True)]  # fmt: skip
+    with_random, without = (
+        named(interchange(compiled, mixed, [CAUSAL], Plan(bootstrap=500, null=3, controls=controls)))[CAUSAL]
+        for controls in (("placebo", "random"), ("placebo",))
+    )
+    assert not with_random["necessary"]
+    assert not with_random["sufficient"]
+    assert without["necessary"] or without["sufficient"]
