@@ -13,6 +13,9 @@ from moeprobe.pairs.batch import forward, pad_left
 from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import INDEXED, Site, SiteSet
 
+# Comparison sets that a set of several needs at the least.
+FEWEST = 5
+
 
 def comparisons(
     lab: Lab, pairs: Sequence[TokenPair], sets: Sequence[SiteSet], n: int
@@ -22,7 +25,8 @@ def comparisons(
     Single sites are compared with the n most similar others by selection rate and norm of contribution (where no other
     site writes anything, with those of its layer that ran). A set of
     several is compared with n sets made of such neighbours: each member gives way to one of its own neighbours by lot,
-    no two to the same one, members of the set to none of its members.
+    no two to the same one, members of the set to none of its members. Where fewer than 5 such sets can be made (a set
+    that takes up most of its kind) it is not compared.
 
     Raises:
         InterchangeError: a layer whose experts cannot be asked one at a time.
@@ -49,7 +53,8 @@ def _of(one: SiteSet, near: Mapping[Site, Sequence[Site]], n: int, seed: int) ->
             found.setdefault(SiteSet("", others))
         if len(found) == n:
             break
-    return tuple(found)
+    # Against a handful of sets "none does as much" is a coin toss.
+    return tuple(found) if len(found) >= FEWEST else None
 
 
 def _swapped(

@@ -18,7 +18,7 @@ class Journal:
     """A file of measured pairs. Its first line says what was asked; only the same question goes on with it.
 
     Args:
-        path: the file; made with the first line of a new experiment.
+        path: the file; made when the first pairs are kept.
         asked: everything a result depends on: model, pairs, sites, arms, metric, alignment, seeds, versions.
         resume: go on with a file that is there. Without it such a file is an error: nobody's work is dropped unasked.
 
@@ -40,12 +40,13 @@ class Journal:
             )
         if path.exists():
             self._read()
-        else:
-            self._write([json.dumps({"schema": SCHEMA, "asked": self.digest})], "x")
 
     def keep(self, measured: Sequence[PairEffects]) -> None:
         """Append pairs and make sure that they are on disk."""
-        self._write([json.dumps(asdict(one), allow_nan=False) for one in measured], "a")
+        lines = [json.dumps(asdict(one), allow_nan=False) for one in measured]
+        # Made with the first pairs: an experiment that cannot begin leaves no file.
+        head = [] if self.path.exists() else [json.dumps({"schema": SCHEMA, "asked": self.digest})]
+        self._write([*head, *lines], "x" if head else "a")
         self.done.update({one.pair: one for one in measured})
 
     def remove(self) -> None:

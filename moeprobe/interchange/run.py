@@ -26,7 +26,7 @@ from moeprobe.judging.judge import judge
 from moeprobe.judging.ratio import check_gap, oriented, ratio, resamples
 from moeprobe.models import LoadedModel, engine_section, versions_section
 from moeprobe.pairs.coverage import coverage
-from moeprobe.pairs.pairs import PairSelection, TokenPair
+from moeprobe.pairs.pairs import SIDES, PairSelection, TokenPair
 from moeprobe.prompts import Prompt
 from moeprobe.sites import Site, SiteSet, parse_sites
 
@@ -271,13 +271,14 @@ def _described(bench: Lab, selection: PairSelection, measured: Effects, plan: Pl
 def _covered(bench: Lab, pairs: Sequence[TokenPair], plan: Plan) -> str:
     """How much of the prompts the swaps reach, and whether placebo swaps reach less: they would then do less for that
     alone, and swap minus placebo would show an effect where there is none."""
-    own = coverage(pairs, plan.alignment)
+    own, back = (coverage(pairs, plan.alignment, recipient=side) for side in SIDES)
+    told = own.sentence if back.readout.all() else f"{own.sentence} Of the control prompts: {back.sentence}"
     if "placebo" not in plan.controls:
-        return own.sentence
+        return told
     givers = givers_of(bench, pairs, ["placebo_necessity"])["sensitive", "placebo"]
     placebo = coverage(pairs, plan.alignment, donors=givers.pairs.tolist(), donor="sensitive")
     shares = [100 * int(one.paired.sum()) / int(one.positions.sum()) for one in (own, placebo)]
-    text = f"{own.sentence} With placebo donors {shares[1]:.0f} % of the positions had one"
+    text = f"{told} With placebo donors {shares[1]:.0f} % of the positions had one"
     less = shares[1] < LESS * shares[0]
     return f"{text}: a placebo that swaps less shows less, so its contrast may be too large." if less else f"{text}."
 

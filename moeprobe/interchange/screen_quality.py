@@ -164,6 +164,8 @@ def quality(
 def most_beyond(others: int, audited: int, beaten: int, confidence: float) -> int:
     """Exact upper limit for how many of `others` lie beyond a threshold, of which `audited` drawn at random without
     replacement showed `beaten`: the largest number that the sample does not reject (hypergeometric, one-sided)."""
+    if others == audited:
+        return beaten  # all of them were looked at
     numbers = np.arange(beaten, others - (audited - beaten) + 1)
     # P(at most `beaten` in the sample) falls with the number there are.
     likely = stats.hypergeom.cdf(beaten, others, numbers, audited) > 1 - confidence

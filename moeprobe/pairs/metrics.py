@@ -145,8 +145,8 @@ class ContinuationLogProb:
         missing = [shown(pair.id) for pair, row in zip(pairs, rows, strict=True) if not row]
         if missing:
             raise InterchangeError(
-                f"{len(missing)} of {len(pairs)} pairs bring no continuation, first {missing[0]}. Give one text for "
-                'all pairs, or a "continuation" with each.'
+                f"There is nothing to score: pair {missing[0]} brings no continuation. Give one text for all pairs "
+                '(--continuation TEXT), or a "continuation" with each in the pair file.'
             )
         lengths = torch.tensor([len(row or ()) for row in rows])
         tokens = torch.full((len(rows), int(lengths.max())), loaded.pad_token, dtype=torch.long)

@@ -58,13 +58,14 @@ def is_pair_file(path: Path) -> bool:
     return first.lstrip().startswith("{") and bool(set(SIDES) & set(parse_fields(first, f"{path}, line 1").data))
 
 
-def read_pairs(path: Path) -> list[PairText]:
+def read_pairs(path: Path | str) -> list[PairText]:
     """Read a pair file.
 
     Raises:
         PromptError: no pairs, malformed lines, an id or a pair that stands there twice, two equal sides, or texts
             beyond the limits; the message names file and line.
     """
+    path = Path(path)
     lines = read_text(path, PromptError).removeprefix("\ufeff").split("\n")
     result: list[PairText] = []
     ids: dict[str, int] = {}

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 from moeprobe.errors import InterchangeError
 from moeprobe.prompts import Label, Prompt, label_text
@@ -46,8 +47,8 @@ class TokenPair:
 
 
 @dataclass(frozen=True)
-class PairSelection:
-    """Pairs found.
+class PairSelection(Sequence[TokenPair]):
+    """Pairs found; a sequence of them.
 
     Attributes:
         pairs: those with one sensitive and one control run.
@@ -58,6 +59,18 @@ class PairSelection:
     pairs: tuple[TokenPair, ...]
     left_out: dict[str, str]
     source: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, place: int) -> TokenPair: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[TokenPair, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> TokenPair | tuple[TokenPair, ...]:
+        return self.pairs[place]
 
 
 def select_pairs(

@@ -73,6 +73,8 @@ def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **
         raise click.UsageError("Without findings name what to test: --site L14.E114, or --screen SCREEN.json.")
     if options["sites"] and options["screen"] is None and options["top"] is not None:
         raise click.UsageError("--top N goes with the leading sites of findings or of a screen, not with --site.")
+    if options["sites"] and options["screen"] is not None:
+        raise click.UsageError("Name sites with --site, or take them from --screen; not both.")
     options["top"] = options["top"] or 5
     if findings is None and out is None and not as_json:
         raise click.UsageError("Without findings the result needs a place: -o OUT.json, or --json.")
@@ -91,7 +93,11 @@ def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **
         click.echo(json.dumps(outcome.to_json() if document is None else document.to_json(), indent=1))
         return
     click.echo(summary(outcome, selection))
-    more = f" Next: moeprobe report {target} -o report.html" if document is not None else ""
+    more = (
+        f" Next: moeprobe report {target} -o report.html"
+        if document is not None
+        else " It has no report page: that needs findings (moeprobe trace, correlate)."
+    )
     click.echo(printable(f"Written to {target}.{more}"))
 
 
@@ -112,7 +118,7 @@ def run(
         check_output(findings, force=True)
         document = load_findings(findings)
         question = asked_question(document, options["probe"])
-        check_former(document, question["name"], replace=force)
+        check_former(document, question["name"], replace=force or out is not None)
         if not chosen and options["screen"] is None:
             chosen = [str(site) for site in leading_sites(document, question["name"], options["top"])]
     seen: set[str] = set()
@@ -154,7 +160,7 @@ def run(
             progress=step,
         )
     if document is not None and question is not None:
-        enter(document, question, outcome, replace=force)
+        enter(document, question, outcome, replace=force or out is not None)
     return outcome, selection, document
 
 
@@ -219,7 +225,7 @@ def _finished(target: Path | None) -> None:
 def summary(outcome: "Outcome", selection: "PairSelection") -> str:
     """The outcome as text for the terminal."""
     head = ("site", "necessity %", "95 % CI", "minus placebo", "sufficiency %", "95 % CI", "minus placebo",
-            "knock-out %", "price", "result")  # fmt: skip
+            "knock-out %", "price", "as much", "result")  # fmt: skip
     lines = []
     for site, effect in outcome.effects.items():
         numbers: list[str] = []
@@ -232,14 +238,51 @@ def summary(outcome: "Outcome", selection: "PairSelection") -> str:
             ]
         knockout = f"{effect['knockout']['percent']:.1f}" if "knockout" in effect else "-"
         paid = f"{effect['price']['kl']:.2g}" if effect["price"] is not None else "-"
-        lines.append((site.name, *numbers, knockout, paid, _words(effect)))
+        lines.append((site.name, *numbers, knockout, paid, _compared(effect), _words(effect)))
     gap = outcome.run["gap"]
     left = f" {len(selection.left_out)} pairs did not split and were left out." if selection.left_out else ""
     low, high = gap["ci"]
     unit = outcome.run["unit"]
     first = f"{outcome.run['pairs']} pairs, gap {gap['mean']:.3g} {unit} [{low:.3g}, {high:.3g}].{left}"
-    about = f"{outcome.run['coverage']} Price: KL per token on neutral prompts when knocked out."
-    return f"{printable(first)}\n{printable(about)}\n\n{table(head, lines)}\n\nRule: {outcome.run['rule']}.\n"
+    about = (
+        f"{outcome.run['coverage']} Minus placebo: interval of the swap less a donor of the recipient's own class. "
+        "Price: KL per token on neutral prompts when knocked out. As much: of how many comparison sites so many do as "
+        "much, necessity and sufficiency (-: alone of its kind, not compared)."
+    )
+    parts = [printable(first), printable(about), *_halves(outcome), "", table(head, lines), ""]
+    return "\n".join([*parts, *_sums(outcome), f"Rule: {outcome.run['rule']}.", ""])
+
+
+def _halves(outcome: "Outcome") -> list[str]:
+    """Which pairs chose and which judged, where that was asked for."""
+    found = outcome.run["confirmation"]
+    if found is None:
+        return []
+    dropped = [name for name in found["screened"] if name not in found["chosen"]]
+    left = f" Not chosen: {', '.join(dropped)}." if dropped else ""
+    return [
+        f"Chosen on {len(found['chosen_on'])} of the pairs, judged on the other {len(found['tested_on'])}; gap and all "
+        f"numbers below are of the latter.{left}"
+    ]
+
+
+def _sums(outcome: "Outcome") -> list[str]:
+    """Sets against the sum of their members, where these were tested."""
+    lines = []
+    for site, effect in outcome.effects.items():
+        for name, found in (effect["additivity"] or {}).items():
+            lines.append(
+                f"{site.name}, {name}: the set {found['set']['percent']:.1f} %, its members one by one "
+                f"{found['sum']['percent']:.1f} % in all; {found['words']}."
+            )
+    return [*lines, ""] if lines else []
+
+
+def _compared(effect: dict[str, Any]) -> str:
+    ranks = [effect[name]["rank"] for name in ("necessity", "sufficiency")]
+    if None in ranks:
+        return "-"
+    return f"{ranks[0]['above']}, {ranks[1]['above']} of {ranks[0]['sites']}"
 
 
 def _words(effect: dict[str, Any]) -> str:
