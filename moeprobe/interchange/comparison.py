@@ -54,7 +54,7 @@ def _of(one: SiteSet, near: Mapping[Site, Sequence[Site]], n: int, seed: int) ->
         if len(found) == n:
             break
     # Against a handful of sets "none does as much" is a coin toss.
-    return tuple(found) if len(found) >= FEWEST else None
+    return tuple(found) if len(found) >= min(FEWEST, n) else None
 
 
 def _swapped(

@@ -145,7 +145,7 @@ class ContinuationLogProb:
         missing = [shown(pair.id) for pair, row in zip(pairs, rows, strict=True) if not row]
         if missing:
             raise InterchangeError(
-                f"There is nothing to score: pair {missing[0]} brings no continuation. Give one text for all pairs "
+                f"Pairs such as {missing[0]} bring no continuation to be scored. Give one text for all pairs "
                 '(--continuation TEXT), or a "continuation" with each in the pair file.'
             )
         lengths = torch.tensor([len(row or ()) for row in rows])
