@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprobe.interchange.comparison import activity, silent
+from moeprobe.interchange.comparison import activity
 from moeprobe.interchange.lab import Lab, givers_of
 from moeprobe.interchange.measure import measure
 from moeprobe.judging.competitive import match_sites
@@ -129,5 +129,4 @@ def _nulls(one: Lab, pairs: Sequence[TokenPair], sites: Sequence[Site]) -> dict[
     )
     near = match_sites(rates, norms, list(sites), OTHERS, 0)
     number = {site: place for place, site in enumerate(sites)}
-    others = {site: near[site].sites or silent(site, rates, norms)[:OTHERS] for site in sites}
-    return {number[site]: [number[other] for other in found] for site, found in others.items()}
+    return {number[site]: [number[other] for other in near[site].sites] for site in sites}

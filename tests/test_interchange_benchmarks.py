@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,9 @@ def test_all_ways_give_the_same_numbers(tiny: Bench) -> None:
     text = table(tiny, lines, 1)
     assert "| naive loop |" in text
     assert "2 turns of 1 pairs" in text
+    assert "Rounding" not in text
+    coarse = [replace(one, difference=one.largest) for one in lines]
+    assert "Rounding is as large" in table(tiny, coarse, 1)
 
 
 def test_another_swap_is_found_out(tiny: Bench) -> None:
