@@ -169,7 +169,7 @@ def behaviour(
     ]
     answers = run_arms(loaded, arms, probe, decoding, progress)
     gap = answers["sensitive"].shown - answers["control"].shown
-    if not np.nansum(np.abs(gap)):
+    if not np.isnan(gap).all() and not np.nansum(np.abs(gap)):
         raise InterchangeError(
             f"{probe.name!r} judges the answers to both prompts of every pair alike, so there is nothing to move. Take "
             "prompts of which one side shows the behaviour, or another probe."

@@ -110,7 +110,7 @@ def test_pairs_of_a_file_are_recorded(run: Run, own_findings: Path) -> None:
         (["--metric", "continuation-log-prob"], 1, "bring no continuation"),
         (["--align", "equal"], 1, "needs prompts of the same length within each pair; 15 of 30"),
         (["--align", "span"], 1, "needs a span in both prompts"),
-        (["--span", "the"], 1, 'goes with the alignment "span" only'),
+        (["--span", "the"], 2, "--span TEXT goes with --align span"),
         (["--positions", "few"], 2, "--positions is all, last, or a number"),
         (["--neutral", "none.jsonl"], 1, "Could not read none.jsonl"),
         (["--confirm", 0], 2, "--confirm"),

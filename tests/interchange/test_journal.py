@@ -31,7 +31,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_journal_is_not_dropped_or_mixed(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
-    Journal(path, ASKED, resume=False)
+    first = Journal(path, ASKED, resume=False)
+    assert not path.exists()  # an experiment that cannot begin leaves nothing
+    first.keep([effects("a")])
     with pytest.raises(InterchangeError, match="--resume"):
         Journal(path, ASKED, resume=False)
     with pytest.raises(InterchangeError, match="another experiment"):
@@ -57,7 +59,7 @@ def test_damaged_lines_are_named(tmp_path: Path, line: str) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Could not write"):
-        Journal(tmp_path / "no" / "j.jsonl", ASKED, resume=False)
+        Journal(tmp_path / "no" / "j.jsonl", ASKED, resume=False).keep([effects("a")])
 
 
 def test_the_digest_does_not_hang_on_order() -> None:

@@ -293,7 +293,7 @@ def test_a_continuation_that_is_missing_is_found_before_anything_is_measured() -
     pairs = [*(replace(pair, continuation=(7, 8)) for pair in others), first]
     one = bench("mixtral", metric=ContinuationLogProb(), batch_size=2)
     kept: list[object] = []
-    with pytest.raises(InterchangeError, match="bring no continuation, first '0'"):
+    with pytest.raises(InterchangeError, match="such as '0' bring no continuation"):
         measure(one, pairs, alone("L1.E0"), keep=kept.extend)
     assert not kept
 
