@@ -4,9 +4,9 @@
     python benchmarks/interchange_calibration.py MODEL --sites L20.E* L22.E* --keep FOLDER
     python benchmarks/interchange_calibration.py compiled            # 100 lists of pairs whose truth is known
 
-Swaps are measured once and kept; experiments are drawn from them, each with other pairs and donors. In "placebo" both
-the swap and its placebo take donors of the recipient's own class. In "shuffled" a coin names the sides of each pair. In
-"true" nothing is changed. A share is that of experiments with any "necessary" or "sufficient"; its 95 % interval is
+Swaps are measured once and kept; experiments are drawn from them, each with other pairs and donors. In "placebo" the
+swap, its placebo and the random donor are all of the recipient's own class. In "shuffled" a coin names the sides of
+each pair. In "true" nothing is changed. A share is that of experiments with any "necessary" or "sufficient"; its 95 % interval is
 exact binomial. Experiments of one model share their material, so they are not independent of each other.
 """
 
@@ -48,6 +48,8 @@ from moeprobe.sites import parse_sites
 FIRST_SEED = 900_000
 BAR = 0.05
 METRICS = ("control-nll", "refusal-log-odds")
+# Of each direction: the swap, its placebo, the random donor.
+ARMS = ("", "placebo_", "random_")
 FRAMES = ("please tell me about {}", "describe {}", "what is {}", "explain why {} is {other}", "how is {} ?")
 CAUSAL, BESIDE = "L2.E5", ("L1.E1", "L3.E6")
 Draw = Callable[[np.random.Generator], tuple[dict[int, dict[str, Floats]], Floats]]
@@ -82,23 +84,23 @@ class Called:
 
 
 def placebo_draw(material: Material, pairs: int) -> Draw:
-    """Both the swap and its placebo have donors of the recipient's own class, from two other pairs."""
+    """The swap, its placebo and the random donor all have donors of the recipient's own class, from other pairs."""
 
     def draw(generator: np.random.Generator) -> tuple[dict[int, dict[str, Floats]], Floats]:
         picks = {}
         for name in NAMES:
             one = material.given[name]
             own = np.flatnonzero(one.same)
-            picks[name] = np.full((2, len(material.gap)), -1)
+            picks[name] = np.full((len(ARMS), len(material.gap)), -1)
             for pair in range(len(material.gap)):
-                first, *rest = generator.permutation(own)
-                others = [donor for donor in rest if one.pairs[donor, pair] != one.pairs[first, pair]]
-                if others:
-                    picks[name][:, pair] = first, others[0]
-        fit = np.flatnonzero(np.all([picks[name][1] >= 0 for name in NAMES], axis=0))
+                # Each from another pair; of two donors that are the same prompt one is taken.
+                others = {one.pairs[donor, pair]: donor for donor in generator.permutation(own)}
+                if len(others) >= len(ARMS):
+                    picks[name][:, pair] = list(others.values())[: len(ARMS)]
+        fit = np.flatnonzero(np.all([picks[name][0] >= 0 for name in NAMES], axis=0))
         chosen = generator.permutation(fit)[:pairs]
         values = {
-            name: [material.given[name].effects[picks[name][which, chosen], :, chosen].T for which in range(2)]
+            name: [material.given[name].effects[picks[name][which, chosen], :, chosen].T for which in range(len(ARMS))]
             for name in NAMES
         }
         return _by_site(values), material.gap[chosen]
@@ -107,38 +109,44 @@ def placebo_draw(material: Material, pairs: int) -> Draw:
 
 
 def shuffled_draw(straight: Material, turned: Material, pairs: int, *, shuffle: bool = True) -> Draw:
-    """A coin for each pair names its sides; placebo donors are of the recipient's class by the new names."""
+    """A coin for each pair names its sides; by the new names placebo donors are of the recipient's class and random
+    donors of the other."""
     sides = (straight, turned)
 
     def draw(generator: np.random.Generator) -> tuple[dict[int, dict[str, Floats]], Floats]:
         count = len(straight.gap)
         coins = generator.integers(0, 2, count) if shuffle else np.zeros(count, dtype=np.int64)
-        picks = {name: np.full(count, -1) for name in NAMES}
+        picks = {name: np.full((2, count), -1) for name in NAMES}
         for name in NAMES:
             for pair in range(count):
-                found = _eligible(sides[coins[pair]].given[name], coins, pair)
-                if len(found):
-                    picks[name][pair] = generator.choice(found)
-        fit = np.flatnonzero(np.all([picks[name] >= 0 for name in NAMES], axis=0))
+                for which, own in enumerate((True, False)):
+                    found = _eligible(sides[coins[pair]].given[name], coins, pair, own=own)
+                    if len(found):
+                        picks[name][which, pair] = generator.choice(found)
+        fit = np.flatnonzero(np.all([picks[name].min(axis=0) >= 0 for name in NAMES], axis=0))
         chosen = generator.permutation(fit)[:pairs]
         values = {}
         for name in NAMES:
             true = [sides[coins[pair]].true[name][:, pair] for pair in chosen]
-            placebo = [sides[coins[pair]].given[name].effects[picks[name][pair], :, pair] for pair in chosen]
-            values[name] = [np.stack(true, axis=1), np.stack(placebo, axis=1)]
+            given = [
+                np.stack([sides[coins[pair]].given[name].effects[donors[pair], :, pair] for pair in chosen], axis=1)
+                for donors in picks[name]
+            ]
+            values[name] = [np.stack(true, axis=1), *given]
         return _by_site(values), np.array([sides[coins[pair]].gap[pair] for pair in chosen])
 
     return draw
 
 
-def _eligible(given: Given, coins: NDArray[np.int64], pair: int) -> NDArray[np.int64]:
-    """Donors whose new name is the recipient's: their class is the same where both pairs' coins are, else the other."""
-    return np.flatnonzero(given.same == (coins[given.pairs[:, pair]] == coins[pair]))
+def _eligible(given: Given, coins: NDArray[np.int64], pair: int, *, own: bool) -> NDArray[np.int64]:
+    """Donors whose new name is the recipient's (`own`), or is not: their class is the same where both pairs' coins are,
+    else the other."""
+    return np.flatnonzero((given.same == (coins[given.pairs[:, pair]] == coins[pair])) == own)
 
 
 def _by_site(values: dict[str, list[Floats]]) -> dict[int, dict[str, Floats]]:
     return {
-        site: {key: values[name][which][site] for name in NAMES for which, key in enumerate((name, f"placebo_{name}"))}
+        site: {prefix + name: values[name][which][site] for name in NAMES for which, prefix in enumerate(ARMS)}
         for site in range(len(values[NAMES[0]][0]))
     }
 
