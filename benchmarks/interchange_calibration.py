@@ -6,8 +6,8 @@
 
 Swaps are measured once and kept; experiments are drawn from them, each with other pairs and donors. In "placebo" the
 swap, its placebo and the random donor are all of the recipient's own class. In "shuffled" a coin names the sides of
-each pair. In "true" nothing is changed. A share is that of experiments with any "necessary" or "sufficient"; its 95 % interval is
-exact binomial. Experiments of one model share their material, so they are not independent of each other.
+each pair. In "true" nothing is changed. A share is that of experiments with any "necessary" or "sufficient"; its 95 %
+interval is exact binomial. Experiments of one model share their material, so they are not independent of each other.
 """
 
 import argparse
