@@ -36,7 +36,7 @@ EXPERT_SIZE = 128
 class Plan:
     """Numbers of a training run."""
 
-    steps: int = 90
+    steps: int = 100
     harmful: int = 6
     others: int = 12
     rate: float = 1e-3
