@@ -22,6 +22,7 @@ from moeprobe.interchange.screen import SWAPS, Screen
 from moeprobe.interchange.screen_quality import quality
 from moeprobe.interchange.screening import screen
 from moeprobe.models import LoadedModel, load_model
+from moeprobe.pairs import encode_pairs, make_metric, read_pairs
 from moeprobe.pairs.pairs import TokenPair, label_members, select_pairs
 from moeprobe.prompts import read_prompts
 from moeprobe.sites import SiteSet
@@ -81,11 +82,15 @@ def main() -> None:
     parser.add_argument("--wanted", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--metric", default="control-nll")
+    parser.add_argument("--file", type=Path, help="a pair file instead of the demo's refusal pairs")
     parser.add_argument("--no-exact", action="store_true", help="only time the screen")
     options = parser.parse_args()
     loaded = load_model(options.model, dtype=options.dtype)
     pairs = demo_pairs(loaded, options.pairs)
-    bench = lab(loaded, batch_size=options.batch_size)
+    if options.file is not None:
+        pairs = list(encode_pairs(loaded, read_pairs(options.file)))[: options.pairs]
+    bench = lab(loaded, metric=make_metric(options.metric, loaded), batch_size=options.batch_size)
     print(f"{options.model}: {len(pairs)} pairs, {torch.get_num_threads()} threads, {loaded.model.dtype}")
     result, screened = timed(lambda: screen(bench, pairs, kinds=options.kinds, arms=SWAPS))
     assert isinstance(result, Screen)  # noqa: S101  # for the type checker
