@@ -1,6 +1,7 @@
 """Knock-out cascades: known answers on the compiled model, hand-made forwards on random ones, checks that bite."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from moeprobe.experiments.attribution import attribute
 from moeprobe.experiments.cascade import CascadePlan, cascade
 from moeprobe.experiments.downstream import CascadeResult
 from moeprobe.experiments.lens import Direction
-from moeprobe.interchange import cascade as module
 from moeprobe.models import LoadedModel, smollm2
 from moeprobe.pairs.metrics import LogitDifference
 from moeprobe.prompts import Prompt
@@ -26,6 +26,8 @@ from moeprobe.sites import expert_site, parse_expert
 from tests.capture.families import tiny
 from tests.interchange.random_moe import random_model, random_pairs
 
+# The package exports the function of the same name.
+module = sys.modules["moeprobe.experiments.cascade"]
 PLAN = CascadePlan(shams=2, bootstrap=100, batch_size=4)
 TARGET = Direction((5, 6), (7,))
 PROMPTS = [pair.sensitive for pair in random_pairs()]
