@@ -50,6 +50,7 @@ class LogitsTap(LayerTap):
         """Read what the router returns."""
 
         def take(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            """Put the layer's output on the tape, while its stack is running."""
             """Keep the layer's output."""
             del module, args
             if recorder.running(self.stack):

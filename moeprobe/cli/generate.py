@@ -181,6 +181,7 @@ def _run(name: str, entries: list["Prompt"], options: dict[str, Any]) -> list[Pa
     with progress_bar(0, "generation", "generating") as bar:
 
         def produce(edits: "tuple[Edit, ...]", beside: Any) -> "list[EditedText]":
+            """One arm over all prompts, with donors beside them or not."""
             bar.total = (bar.total or 0) + len(entries) * decoding.samples
             before = bar.n
 

@@ -147,6 +147,7 @@ def bind_routers(model: PreTrainedModel, ids: Tensor, sites: Sequence[ExpertsSit
         block = site.path.rpartition(".")[0]
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            """Note the last module inside the block that returned what the experts are given."""
             del module
             got = handed_over(read_routing(site, args, kwargs, None)[0], args, kwargs)
             paths = [path for path in returned.get(id(got), []) if path.startswith(f"{block}.")]

@@ -32,6 +32,7 @@ def choices(writes: Writes) -> Any:
     """Before a layer's experts: the choice of some rows is another one."""
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call with the choices of all writes."""
         del module
         if not writes():
             return None
@@ -68,6 +69,7 @@ def contributions(one: Places, writes: Writes) -> tuple[Any, Any]:
     pending: list[tuple[Tensor, Tensor]] = []
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call with the weights of changed slots at 0; what is to be added is left in `pending`."""
         del module
         pending.clear()
         if not writes():
@@ -85,6 +87,7 @@ def contributions(one: Places, writes: Writes) -> tuple[Any, Any]:
         return passed(args, kwargs, hidden, ids, without) if pending else None
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """The output with what is pending added."""
         del module, args
         if not pending:
             return None
@@ -135,6 +138,7 @@ def heads(one: Places, writes: Writes) -> Any:
     """Before the output projection of a layer's attention: slices of its input are others."""
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """The projection's input with the slices of all writes."""
         del module
         if not writes():
             return None

@@ -170,6 +170,7 @@ class Steps:
         index = _index(site, rows & (partner >= 0))
 
         def hook(*_: Any) -> None:
+            """Add the noise to the writes, once both rows of the forward have their own value."""
             device = next(iter(seen.places[site.layer].decoder.parameters())).device
             own = seen.value(site.layer, site.kind, index.to(device), torch.arange(len(index), device=device))
             donor = seen.value(site.layer, site.kind, index.to(device), partner.to(device))

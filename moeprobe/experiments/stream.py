@@ -143,6 +143,7 @@ def _layer_hooks(one: Places, kept: Layer, rows: Tensor) -> list[RemovableHandle
 
 def _branch(kept: Layer, name: str, rows: Tensor) -> Any:
     def keep(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        """Keep an output that has the stream's width as a branch."""
         del module, args
         value = result[0] if isinstance(result, tuple | list) and result else result
         if isinstance(value, Tensor) and value.is_floating_point() and kept.before is not None:
@@ -190,6 +191,7 @@ def _expert_hooks(one: Places, kept: Layer, rows: Tensor) -> list[RemovableHandl
 
 def _end_hooks(model: PreTrainedModel, places: Mapping[int, Places], stream: Stream) -> list[RemovableHandle]:
     def norm(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        """Keep what the last norm was given and what it returned, at the kept rows."""
         entered, value = flat(args[0]), flat(first(result))
         if entered.shape != value.shape or len(value) <= int(stream.rows.max()):
             return

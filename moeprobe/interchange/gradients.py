@@ -125,6 +125,7 @@ class _Tracks:
             return
 
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
+            """Hold the output, and the gate that multiplies it afterwards."""
             del module
             given = arguments(args, kwargs)[0] if kind in ("expert", "router") else (*args, *kwargs.values())[0]
             if kind == "shared" and self.places[layer].shared_gate is not None:

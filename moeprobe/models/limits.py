@@ -53,6 +53,7 @@ def bounded_modules(name: str) -> Iterator[None]:
     made = 0
 
     def count(_: nn.Module, __: str, ___: nn.Module | None) -> None:
+        """Count a module as it is registered."""
         nonlocal made
         made += 1
         if made > MOST_MODULES:

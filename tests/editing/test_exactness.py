@@ -1,6 +1,6 @@
 """Edits are exact: 14 families with every experts implementation they have, in float32 and bfloat16."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +22,6 @@ FAMILIES = {
 REFUSED = {"doge", "jetmoe", "llama4", "switch_transformers", "nllb_moe"}
 CASES = [(family, name) for family, names in FAMILIES.items() for name in names]
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("family", "implementation"), CASES)

@@ -1,6 +1,5 @@
 """Editing says what it refuses, and why."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,19 +9,6 @@ from moeprobe.editing import Editor, Write, find_places, reading
 from moeprobe.errors import InterchangeError
 from tests.editing.exact import Bench, model_of
 from tests.editing.test_writing import EVERY, FLOAT32, untouched
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench("qwen3_5_moe", "eager", FLOAT32)
 
 
 @pytest.mark.parametrize("family", ["llama4", "jetmoe", "doge", "switch_transformers"])

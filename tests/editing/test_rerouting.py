@@ -88,14 +88,6 @@ HANDS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Bench:
     """A model, one of its layers, and what its router is given."""
 

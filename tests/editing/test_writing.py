@@ -1,7 +1,7 @@
 """Other kinds of sites by hand; edits leave nothing behind, and live with a recorder, offloading and generation."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,6 @@ from tests.editing.exact import Bench, apart, model_of
 
 FLOAT32 = torch.float32
 EVERY = torch.arange(18)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench("qwen3_5_moe", "eager", FLOAT32)
 
 
 def untouched(model: PreTrainedModel) -> bool:

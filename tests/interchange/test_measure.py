@@ -236,6 +236,7 @@ def test_resumed_forwards_equal_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
     resumed = measure(one, pairs, sets)
     monkeypatch.setattr(trial, "holds", lambda *args: False)
     same(resumed, measure(one, pairs, sets), atol=1e-6)
+    assert all(np.abs(values).max() > 1e-3 for arms in resumed.sites.values() for values in arms.values())
 
 
 def test_resuming_skips_layers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,7 @@ def test_resuming_skips_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == len(forwards)
 
 
-def test_a_family_that_cannot_be_resumed_is_run_whole() -> None:
+def test_a_family_that_cannot_be_resumed_is_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that needs what an earlier one left behind is found out, and its results are right nevertheless."""
     one, pairs, sets = bench("qwen2_moe"), random_pairs(), alone("L2.E1")
     expected = measure(one, pairs, sets)
@@ -265,6 +266,11 @@ def test_a_family_that_cannot_be_resumed_is_run_whole() -> None:
         )
     )
     same(measure(one, pairs, sets), expected, atol=1e-6)
+    from moeprobe.interchange import trial
+
+    monkeypatch.setattr(trial, "holds", lambda *args: True)
+    trusted = measure(one, pairs, sets).sites[sets[0]]["necessity"]
+    assert np.abs(trusted - expected.sites[sets[0]]["necessity"]).max() > 1e-3  # resumed without looking, it is wrong
 
 
 def test_measured_pairs_are_not_run_again() -> None:
