@@ -1,6 +1,6 @@
 """The mean value of sites over a set of prompts, for mean ablation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from moeprobe.sites import Site
 
 
 def mean_values(
-    loaded: LoadedModel, places: dict[int, Places], prompts: Sequence[Sequence[int]], sites: Iterable[Site]
+    loaded: LoadedModel, places: Mapping[int, Places], prompts: Sequence[Sequence[int]], sites: Iterable[Site]
 ) -> dict[Site, Tensor]:
     """Mean value of each site over all tokens of all prompts, unedited.
 

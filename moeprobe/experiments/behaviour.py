@@ -13,8 +13,9 @@ from moeprobe.engines import Decoding
 from moeprobe.errors import InterchangeError
 from moeprobe.judging.rates import Change, change
 from moeprobe.models import LoadedModel
+from moeprobe.pairs.pairs import label_members, select_pairs
 from moeprobe.probes import CheckedProbe, Passage
-from moeprobe.prompts import Prompt, label_text
+from moeprobe.prompts import Prompt
 from moeprobe.sites import SiteSet, parse_sites
 
 Floats = NDArray[np.float64]
@@ -33,7 +34,7 @@ class PromptPair:
 
 
 @dataclass(frozen=True)
-class Arm:
+class TextArm:
     """One way to generate for every pair.
 
     Attributes:
@@ -106,19 +107,9 @@ def prompt_pairs(prompts: Sequence[Prompt], positive: str) -> list[PromptPair]:
     Raises:
         InterchangeError: no pair has one of each.
     """
-    grouped: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        if prompt.pair is not None and prompt.label is not None:
-            grouped.setdefault(prompt.pair, []).append(prompt)
-    found = []
-    for name, group in grouped.items():
-        yes = [one for one in group if label_text(one.label) == positive]
-        no = [one for one in group if label_text(one.label) != positive]
-        if len(yes) == len(no) == 1:
-            found.append(PromptPair(name, yes[0], no[0]))
-    if not found:
-        raise InterchangeError(f"No pair has one prompt with the label {positive!r} and one with another.")
-    return found
+    numbers = [(place,) for place in range(len(prompts))]
+    found = select_pairs(label_members(prompts, numbers, positive))
+    return [PromptPair(one.id, prompts[one.sensitive[0]], prompts[one.control[0]]) for one in found]
 
 
 def behaviour(
@@ -159,13 +150,13 @@ def behaviour(
     ill, well = tuple(one.sensitive for one in pairs), tuple(one.control for one in pairs)
     exchange, hole = (Edit(swap, chosen),), (Edit("zero", chosen),)
     arms = [
-        Arm("sensitive", ill, well),
-        Arm("control", well, ill),
-        Arm("necessity", ill, well, exchange),
-        Arm("sufficiency", well, ill, exchange),
-        Arm("knockout", ill, well, hole),
-        Arm("placebo_necessity", ill, tuple(ill[other] for other in others), exchange),
-        Arm("placebo_sufficiency", well, tuple(well[other] for other in others), exchange),
+        TextArm("sensitive", ill, well),
+        TextArm("control", well, ill),
+        TextArm("necessity", ill, well, exchange),
+        TextArm("sufficiency", well, ill, exchange),
+        TextArm("knockout", ill, well, hole),
+        TextArm("placebo_necessity", ill, tuple(ill[other] for other in others), exchange),
+        TextArm("placebo_sufficiency", well, tuple(well[other] for other in others), exchange),
     ]
     answers = run_arms(loaded, arms, probe, decoding, progress)
     gap = answers["sensitive"].shown - answers["control"].shown
@@ -184,7 +175,11 @@ def behaviour(
 
 
 def run_arms(
-    loaded: LoadedModel, arms: Sequence[Arm], probe: CheckedProbe, decoding: Decoding | None, progress: Progress | None
+    loaded: LoadedModel,
+    arms: Sequence[TextArm],
+    probe: CheckedProbe,
+    decoding: Decoding | None,
+    progress: Progress | None,
 ) -> dict[str, Answers]:
     """Generate and judge every arm.
 

@@ -10,7 +10,16 @@ from moeprobe.editing import Edit, find_places, layout_of
 from moeprobe.editing.generating import Given
 from moeprobe.engines import Decoding
 from moeprobe.engines.session import Job
-from moeprobe.experiments.behaviour import Answers, Arm, Progress, PromptPair, effect, placebo_pairs, run_arms, site_set
+from moeprobe.experiments.behaviour import (
+    Answers,
+    Progress,
+    PromptPair,
+    TextArm,
+    effect,
+    placebo_pairs,
+    run_arms,
+    site_set,
+)
 from moeprobe.interchange.comparison import comparisons
 from moeprobe.interchange.lab import lab
 from moeprobe.judging.rates import Change
@@ -84,12 +93,12 @@ def rescue(
     donors, recipients = tuple(one.sensitive for one in pairs), tuple(one.control for one in pairs)
     inject = (Edit("swap", chosen),)
     arms = [
-        Arm("recipient", recipients, donors),
-        Arm("donor", donors, recipients),
-        Arm("rescue", recipients, donors, inject),
-        *([] if instead is None else [Arm("random_site", recipients, donors, (Edit("swap", instead),))]),
-        Arm("placebo_donor", recipients, tuple(recipients[other] for other in others), inject),
-        Arm("noise", recipients, donors, (Edit("noise", chosen),)),
+        TextArm("recipient", recipients, donors),
+        TextArm("donor", donors, recipients),
+        TextArm("rescue", recipients, donors, inject),
+        *([] if instead is None else [TextArm("random_site", recipients, donors, (Edit("swap", instead),))]),
+        TextArm("placebo_donor", recipients, tuple(recipients[other] for other in others), inject),
+        TextArm("noise", recipients, donors, (Edit("noise", chosen),)),
     ]
     answers = run_arms(loaded, arms, probe, decoding, progress)
     gap = answers["donor"].shown - answers["recipient"].shown

@@ -34,7 +34,7 @@ class Lab:
         swap: "contribution", "output" or "routing"; of an expert's swaps. Other sites have contributions only.
         seed: of donors and noise.
         batch_size: runs per forward.
-        means: contribution (width,) by site, of the knock-out by the mean; see `profile`.
+        means: contribution (width,) by site, of the knock-out by the mean; see `editing.means`.
     """
 
     loaded: LoadedModel

@@ -1,4 +1,4 @@
-"""How busy every expert is in the prompts of an experiment: selection rate, size of its contribution, its mean."""
+"""How busy every expert is in the prompts of an experiment: selection rate and size of its contribution."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from moeprobe.editing.seen import experts_of
 from moeprobe.interchange.lab import Lab
 from moeprobe.pairs.batch import forward, pad_left
 from moeprobe.pairs.pairs import SIDES, TokenPair
-from moeprobe.sites import Site
 
 Floats = NDArray[np.float64]
 
@@ -43,26 +42,6 @@ def profile(lab: Lab, pairs: Sequence[TokenPair], layers: Iterable[int]) -> dict
         for layer, sums in found.items():
             sums.add(seen, layer, real)
     return {layer: sums.profile() for layer, sums in found.items()}
-
-
-def means(lab: Lab, pairs: Sequence[TokenPair], sites: Iterable[Site]) -> dict[Site, Tensor]:
-    """The mean contribution (width,) of sites over all tokens of the prompts of both sides; 0 counts where a token did
-    not choose the expert.
-
-    Raises:
-        InterchangeError: a site the model has not, or a router: a choice has no mean.
-    """
-    sites = list(sites)
-    totals: dict[Site, Tensor] = {}
-    tokens = 0
-    for seen, real in _runs(lab, pairs, [(site.layer, site.kind) for site in sites]):
-        rows = real.nonzero(as_tuple=True)[0]
-        tokens += len(rows)
-        for site in sites:
-            index = torch.full_like(rows, site.index or 0)
-            value = seen.value(site.layer, site.kind, index, rows).double().sum(dim=0)
-            totals[site] = totals[site] + value if site in totals else value
-    return {site: (total / max(tokens, 1)).float() for site, total in totals.items()}
 
 
 def _runs(lab: Lab, pairs: Sequence[TokenPair], wanted: Sequence[tuple[int, str]]) -> Iterable[tuple[Seen, Tensor]]:

@@ -1,7 +1,7 @@
 """One interchange run: comparison sites, every arm, and effects, verdicts and prices of the tested sites."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moeprobe.chat.encode import encode_prompt
 from moeprobe.editing import layout_of
+from moeprobe.editing.means import mean_values
 from moeprobe.errors import InterchangeError
 from moeprobe.findings import rule
 from moeprobe.interchange.comparison import comparisons
@@ -19,7 +20,6 @@ from moeprobe.interchange.measure import Effects, Progress, measure, unedited
 from moeprobe.interchange.neutral import NEUTRAL
 from moeprobe.interchange.plan import Plan
 from moeprobe.interchange.price import price
-from moeprobe.interchange.profile import means
 from moeprobe.judging.additivity import additivity
 from moeprobe.judging.confirming import confirm, split_pairs
 from moeprobe.judging.judge import judge
@@ -85,39 +85,42 @@ def interchange(
         MoeprobeError: a site the model has not.
     """
     plan = plan or Plan()
-    if not isinstance(selection, PairSelection):
-        selection = PairSelection(tuple(selection), {}, {"kind": "list", "name": "pairs", "digest": ""})
-    pairs = list(selection.pairs)
-    sites = [sites] if isinstance(sites, str | Site | SiteSet) else sites
-    if len(pairs) < 2:
-        raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(pairs)} can be used.")
-    if plan.confirm:
-        split_pairs(len(pairs), plan.seed)  # raises, before anything is run, where there are too few
-    bench = lab(
-        loaded,
-        metric=plan.metric,
-        alignment=plan.alignment,
-        swap=plan.swap,
-        seed=plan.seed,
-        batch_size=plan.batch_size,
-    )
-    tested = resolved(bench, sites)
+    selection = _selected(selection, plan)
+    pairs = list(selection)
+    names = ("metric", "alignment", "swap", "seed", "batch_size")
+    bench = lab(loaded, **{name: getattr(plan, name) for name in names})
+    tested = resolved(bench, [sites] if isinstance(sites, str | Site | SiteSet) else sites)
     # Whether there is anything to move is known from the unedited runs, at a small part of the cost.
     check_gap(unedited(bench, pairs).gap, resamples(len(pairs), plan.bootstrap, plan.seed), signed=plan.metric.signed)
     every = tested + _members(tested, plan)
     nulls = comparisons(bench, pairs, every, plan.null)
     if "mean" in plan.knockouts:
         singles = {site for one in every for site in one.sites if site.kind != "router"}
-        bench = Lab(**{**vars(bench), "means": means(bench, pairs, sorted(singles))})
-    kept = None
-    if journal is not None:
-        kept = Journal(journal, _asked(bench, selection, every, nulls, plan), resume=resume)
+        prompts = [pair.side(side) for pair in pairs for side in SIDES]
+        bench = replace(bench, means=mean_values(loaded, bench.places, prompts, sorted(singles)))
+    asked = _asked(bench, selection, every, nulls, plan)
+    kept = None if journal is None else Journal(journal, asked, resume=resume)
     measured = _measured(bench, pairs, every, nulls, plan, kept, progress)
     run, rows = _judged(bench, selection, measured, tested, nulls, plan)
     paid = price(bench, _encoded(loaded, neutral, raw=raw), [one for one in tested if _has_knockout(one)])
     for one in rows:
         rows[one]["price"] = paid[one].to_json() if one in paid else None
     return Outcome(run, rows, measured)
+
+
+def _selected(selection: PairSelection | Sequence[TokenPair], plan: Plan) -> PairSelection:
+    """The pairs with their record.
+
+    Raises:
+        InterchangeError: too few, before anything is run.
+    """
+    if not isinstance(selection, PairSelection):
+        selection = PairSelection(tuple(selection), {}, {"kind": "list", "name": "pairs", "digest": ""})
+    if len(selection) < 2:
+        raise InterchangeError(f"Interchange needs at least 2 pairs for an interval, and {len(selection)} can be used.")
+    if plan.confirm:
+        split_pairs(len(selection), plan.seed)
+    return selection
 
 
 def resolved(bench: Lab, sites: Sequence[Named]) -> list[SiteSet]:

@@ -1,6 +1,6 @@
 """How well a screen ranked: its estimates against exact swaps of the selected sites and of a random audit sample."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,13 +127,7 @@ def quality(
     """
     chosen, drawn = list(dict.fromkeys(selected)), list(dict.fromkeys(audited))
     others = screen.others(chosen)
-    missing = [site for site in [*chosen, *drawn] if site not in exact]
-    strange = [site for site in drawn if site not in set(others)]
-    if missing or strange:
-        what = f"no exact effect of {missing[0]}" if missing else f"{strange[0]} is none of the sites not selected"
-        raise InterchangeError(
-            f"The screen cannot be judged: there is {what}." if missing else f"The screen cannot be judged: {what}."
-        )
+    _check(chosen, drawn, others, exact)
     if wanted < 1 or len(chosen) < wanted or not 0 < confidence < 1:
         raise InterchangeError(
             f"Of {len(chosen)} selected sites the first {wanted} cannot be named; and the confidence ({confidence}) "
@@ -159,6 +153,15 @@ def quality(
         correlation=_spearman([shares[site] for site in sizes], list(sizes.values())),
         audit_correlation=_spearman([shares[site] for site in drawn], [sizes[site] for site in drawn]),
     )
+
+
+def _check(chosen: Sequence[Site], drawn: Sequence[Site], others: Sequence[Site], exact: Mapping[Site, float]) -> None:
+    missing = [site for site in [*chosen, *drawn] if site not in exact]
+    if missing:
+        raise InterchangeError(f"The screen cannot be judged: there is no exact effect of {missing[0]}.")
+    strange = [site for site in drawn if site not in set(others)]
+    if strange:
+        raise InterchangeError(f"The screen cannot be judged: {strange[0]} is none of the sites not selected.")
 
 
 def most_beyond(others: int, audited: int, beaten: int, confidence: float) -> int:

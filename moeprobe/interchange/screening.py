@@ -24,8 +24,8 @@ from moeprobe.interchange.arms import ARMS, DEFAULT, OTHER, Arm
 from moeprobe.interchange.gradients import Sensed, sense
 from moeprobe.interchange.lab import Givers, Lab, check_pairs, givers_of
 from moeprobe.interchange.screen import Screen
-from moeprobe.pairs.alignment import Span, partners
-from moeprobe.pairs.batch import Side, forward, pad_left, row_map
+from moeprobe.pairs.alignment import Span
+from moeprobe.pairs.batch import Side, forward, pad_left, rows_between
 from moeprobe.pairs.pairs import SIDES, TokenPair
 from moeprobe.sites import Site
 
@@ -169,8 +169,10 @@ class _Work:
             return sense(lab.loaded.model, lab.places, self.wanted, score)
 
         def donors(mine: _Runs, theirs: _Runs, seen: Seen) -> Donors:
-            rows = self._rows(mine, theirs, forced.tokens.shape[1] - 1)
-            return Donors(seen, theirs.side.real(), row_map(mine.side, theirs.side, rows))
+            prompts, spans = (mine.prompts, theirs.prompts), (mine.spans, theirs.spans)
+            more = forced.tokens.shape[1] - 1
+            rows = rows_between(mine.side, theirs.side, prompts, spans, lab.alignment, more)
+            return Donors(seen, theirs.side.real(), rows)
 
         own = {side: runs([(place, side) for place in batch]) for side in SIDES}
         slopes = {side: sensed(own[side]) for side in SIDES}
@@ -191,15 +193,6 @@ class _Work:
             change = found.changes[SIDES.index(arm.recipient)]["zero" if arm.source == "zero" else arm.name]
             result[arm.name] = -change if arm.recipient == "sensitive" else change
         return result, found.used
-
-    def _rows(self, mine: _Runs, theirs: _Runs, forced: int) -> list[NDArray[np.int64]]:
-        """For each run the donor's position for each of the recipient's, or -1."""
-        found = []
-        for place, ends in enumerate(zip(mine.spans, theirs.spans, strict=True)):
-            spans = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
-            own, given = ([*runs.prompts[place], *[0] * forced] for runs in (mine, theirs))
-            found.append(partners(own, given, self.lab.alignment, spans=spans, forced=forced))
-        return found
 
 
 def places_of(places: Mapping[int, Places], kinds: Sequence[str]) -> list[Place]:

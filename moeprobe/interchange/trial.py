@@ -14,9 +14,9 @@ from moeprobe.errors import InterchangeError
 from moeprobe.interchange.arms import ARMS, OTHER
 from moeprobe.interchange.jobs import Job, chunks, reroutes_of, writes_of
 from moeprobe.interchange.lab import Givers, Lab
-from moeprobe.pairs.alignment import Span, partners
+from moeprobe.pairs.alignment import Span
 from moeprobe.pairs.batch import Side as Batch
-from moeprobe.pairs.batch import forward, pad_left, row_map
+from moeprobe.pairs.batch import forward, pad_left, rows_between
 from moeprobe.pairs.pairs import SIDES, TokenPair
 
 Floats = NDArray[np.float64]
@@ -164,11 +164,7 @@ class Trial:
         return result
 
     def _map(self, recipient: Run, donor: Run) -> Tensor:
+        prompts, spans = (recipient.prompts, donor.prompts), (recipient.spans, donor.spans)
         forced = self.forced.tokens.shape[1] - 1
-        found = []
-        for place, (mine, theirs) in enumerate(zip(recipient.prompts, donor.prompts, strict=True)):
-            ends = recipient.spans[place], donor.spans[place]
-            spans = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
-            own, given = self.forced.run(mine, place), self.forced.run(theirs, place)
-            found.append(partners(own, given, self.lab.alignment, spans=spans, forced=forced))
-        return row_map(recipient.batch, donor.batch, found).to(self.lab.loaded.model.device)
+        rows = rows_between(recipient.batch, donor.batch, prompts, spans, self.lab.alignment, forced)
+        return rows.to(self.lab.loaded.model.device)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from moeprobe.errors import InterchangeError
 from moeprobe.models import LoadedModel
-from moeprobe.pairs.alignment import Ints
+from moeprobe.pairs.alignment import Alignment, Ints, Span, partners
 from moeprobe.pairs.divergence import neutral_kl
 
 # KL (nats) that rounding alone may cause; in 16 bits one rounding may change a routing.
@@ -158,6 +158,36 @@ def row_map(
             )
         result[run, columns - len(found) :] = np.where(found < 0, -1, giver * width + starts[giver] + found)
     return torch.from_numpy(result.reshape(-1))
+
+
+def rows_between(
+    recipient: Side,
+    donor: Side,
+    prompts: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]],
+    spans: tuple[Sequence[Span | None], Sequence[Span | None]],
+    alignment: Alignment,
+    forced: int,
+) -> Tensor:
+    """The donor's row for each row of the recipients, run by run in order, as an alignment pairs their positions.
+
+    Args:
+        recipient, donor: the two batches.
+        prompts, spans: of the recipients and of the donors, one for each run.
+        alignment: how positions are paired.
+        forced: how many tokens stand behind every prompt. Which they are plays no part in any alignment.
+
+    Returns:
+        As `row_map`.
+
+    Raises:
+        InterchangeError: prompts that cannot be aligned so.
+    """
+    found = []
+    for mine, theirs, own, given in zip(*prompts, *spans, strict=True):
+        both = None if own is None or given is None else (own, given)
+        run, giver = ([*prompt, *[0] * forced] for prompt in (mine, theirs))
+        found.append(partners(run, giver, alignment, spans=both, forced=forced))
+    return row_map(recipient, donor, found)
 
 
 def forward(model: PreTrainedModel, side: Side, *, readouts: int | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """screen, coalition, behaviour and rescue as a user types them, on the compiled model."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,21 @@ class Sorry:
     def read(self, passage: Passage) -> Reading:
         return Reading(1.0 if passage.text.startswith("sorry") else 0.0)
 """
+
+
+def test_choices_are_those_of_the_library() -> None:
+    """Option values are written out, so that --help imports neither torch nor transformers; they must not drift."""
+    from moeprobe.cli.interchange import options, screen, test
+    from moeprobe.interchange.arms import ARMS, SWAPS
+    from moeprobe.interchange.screening import KINDS
+    from moeprobe.pairs.alignment import NAMES
+    from moeprobe.pairs.metrics import METRICS
+
+    assert tuple(METRICS) == options.METRICS
+    assert tuple(NAMES) == options.ALIGNMENTS
+    modules = sys.modules["moeprobe.cli.interchange.test"], sys.modules["moeprobe.cli.interchange.screen"]
+    assert modules[1].KINDS == KINDS
+    assert set(modules[0].KNOCKOUTS) == {arm.source for arm in ARMS.values() if arm.knockout} - {"zero"}
+    swap = next(option for option in test.params if option.name == "swap")
+    assert list(swap.type.choices) == list(SWAPS)
+    assert screen.name == "screen"

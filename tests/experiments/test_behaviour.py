@@ -125,7 +125,7 @@ def test_pairs_of_a_file() -> None:
     ]  # fmt: skip
     assert prompt_pairs(prompts, "bad") == [PromptPair("x", prompts[0], prompts[1])]
     assert prompt_pairs(prompts, "good") == [PromptPair("x", prompts[1], prompts[0])]
-    with pytest.raises(InterchangeError, match="'worse'"):
+    with pytest.raises(InterchangeError, match="exactly one sensitive and one control"):
         prompt_pairs(prompts, "worse")
 
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from moeprobe.editing.means import mean_values
 from moeprobe.errors import InterchangeError, MoeprobeError
 from moeprobe.interchange.arms import ARMS
 from moeprobe.interchange.jobs import Change, Job, chunks, writes_of
 from moeprobe.interchange.lab import Lab, givers_of, lab
 from moeprobe.interchange.measure import Effects, measure
-from moeprobe.interchange.profile import means, profile
+from moeprobe.interchange.profile import profile
 from moeprobe.pairs.metrics import ContinuationLogProb
 from moeprobe.pairs.pairs import TokenPair
 from moeprobe.sites import Site, SiteSet, parse_site
@@ -23,6 +24,12 @@ FAMILIES = ["qwen2_moe", "mixtral"]
 EXPERTS = ["L1.E0", "L1.E3", "L2.E1"]
 OTHERS = ["L0.H2", "L1.H3", "L1.moe", "L0.residual", "L1.router"]
 SWAPPED = [name for name, arm in ARMS.items() if not arm.knockout]
+
+
+def means(one: Lab, pairs: list[TokenPair], sites: list[Site]) -> dict[Site, Tensor]:
+    return mean_values(
+        one.loaded, one.places, [prompt for pair in pairs for prompt in (pair.sensitive, pair.control)], sites
+    )
 
 
 def alone(*names: str) -> list[SiteSet]:
@@ -156,10 +163,10 @@ def test_the_hand_written_reference_bites(monkeypatch: pytest.MonkeyPatch) -> No
     """A donor one position off is seen."""
     one, pairs, (sites,) = bench("mixtral"), random_pairs(), alone("L1.E0")
     expected = measure(one, pairs, [sites]).sites[sites]["necessity"]
-    from moeprobe.interchange import trial
+    from moeprobe.pairs import batch
 
-    plain = trial.row_map
-    monkeypatch.setattr(trial, "row_map", lambda *args: torch.where(plain(*args) > 0, plain(*args) - 1, -1))
+    plain = batch.row_map
+    monkeypatch.setattr(batch, "row_map", lambda *args: torch.where(plain(*args) > 0, plain(*args) - 1, -1))
     assert np.abs(measure(one, pairs, [sites]).sites[sites]["necessity"] - expected).max() > 1e-3
 
 

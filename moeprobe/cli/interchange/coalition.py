@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.interchange.options import alignment_of, metric_of, metric_options, run_options, source_options
+from moeprobe.cli.interchange.options import bench_of, metric_options, run_options, source_options
 from moeprobe.cli.interchange.result import check_result, finish
 from moeprobe.cli.interchange.source import check_source, opened
 from moeprobe.cli.options import force_option, json_option, model_options
@@ -47,32 +47,19 @@ def coalition(findings: Path | None, out: Path | None, as_json: bool, force: boo
     check_source(findings, options)
     check_result(findings, out, options, force=force)
     from moeprobe.editing import layout_of
-    from moeprobe.interchange import Search, lab
+    from moeprobe.interchange import Search
     from moeprobe.interchange import coalition as search
     from moeprobe.sites import parse_sites
 
-    wish = Search(
-        arm=options["effect"],
-        share=options["share"],
-        most=options["most"],
-        width=options["width"],
-        null=options["null"],
-        seed=options["seed"],
-    )
+    wish = Search(arm=options["effect"], **{name: options[name] for name in ("share", "most", "width", "null", "seed")})
     source = opened(findings, options)
-    bench = lab(
-        source.loaded,
-        metric=metric_of(source.loaded, options),
-        alignment=alignment_of(options),
-        seed=options["seed"],
-        batch_size=options["batch_size"],
-    )
+    bench = bench_of(source.loaded, options)
     candidates = parse_sites(options["among"], layout_of(bench.places)).sites
 
     def say(text: str) -> None:
         click.echo(printable(text), err=True)
 
-    found = search(bench, list(source.selection.pairs), candidates, wish, say=say)
+    found = search(bench, source.selection, candidates, wish, say=say)
     finish("moeprobe.coalition/1", source.loaded, found.to_json(), summary(found), out, as_json=as_json)
 
 

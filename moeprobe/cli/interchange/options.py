@@ -8,7 +8,7 @@ import click
 from moeprobe.cli.options import Command
 
 if TYPE_CHECKING:
-    from moeprobe.interchange import Alignment, Metric
+    from moeprobe.interchange import Alignment, Lab, Metric
     from moeprobe.models import LoadedModel
 
 METRICS = ("control-nll", "logit-difference", "refusal-log-odds", "continuation-log-prob")
@@ -100,6 +100,23 @@ def metric_of(loaded: "LoadedModel", options: dict[str, Any]) -> "Metric":
     if name == "logit-difference" and None in given[name].values():
         raise click.UsageError("--metric logit-difference needs --toward WORD and --away WORD.")
     return make_metric(name, loaded, **given[name])
+
+
+def bench_of(loaded: "LoadedModel", options: dict[str, Any]) -> "Lab":
+    """The model with the metric and alignment that the options describe.
+
+    Raises:
+        click.UsageError, InterchangeError: as `metric_of` and `alignment_of`.
+    """
+    from moeprobe.interchange import lab
+
+    return lab(
+        loaded,
+        metric=metric_of(loaded, options),
+        alignment=alignment_of(options),
+        seed=options["seed"],
+        batch_size=options["batch_size"],
+    )
 
 
 def alignment_of(options: dict[str, Any]) -> "Alignment":

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.interchange.options import alignment_of, metric_of, metric_options, run_options, source_options
+from moeprobe.cli.interchange.options import bench_of, metric_options, run_options, source_options
 from moeprobe.cli.interchange.result import check_result, finish
 from moeprobe.cli.interchange.source import check_source, opened
 from moeprobe.cli.options import force_option, json_option, model_options
@@ -41,17 +41,10 @@ def screen(findings: Path | None, out: Path | None, as_json: bool, force: bool, 
     """
     check_source(findings, options)
     check_result(findings, out, options, force=force)
-    from moeprobe.interchange import lab
     from moeprobe.interchange.screened import SCHEMA, screened
 
     source = opened(findings, options)
-    bench = lab(
-        source.loaded,
-        metric=metric_of(source.loaded, options),
-        alignment=alignment_of(options),
-        seed=options["seed"],
-        batch_size=options["batch_size"],
-    )
+    bench = bench_of(source.loaded, options)
     with progress_bar(0, "pair", "screen") as bar:
 
         def step(what: str, done: int, total: int) -> None:
@@ -61,7 +54,7 @@ def screen(findings: Path | None, out: Path | None, as_json: bool, force: bool, 
 
         found = screened(
             bench,
-            list(source.selection.pairs),
+            source.selection,
             kinds=tuple(dict.fromkeys(options["kinds"])) or ("expert",),
             wanted=options["wanted"],
             share=options["share"],

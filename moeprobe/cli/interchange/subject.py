@@ -1,6 +1,5 @@
 """What `interchange dose` and `interchange cascade` share: one expert of a model, its shams, prompts, the result."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprobe.cli.interchange.result import finish
 from moeprobe.cli.interchange.source import asked_question, check_source, open_source
 from moeprobe.cli.options import Command
-from moeprobe.cli.terminal import command_line, printable, progress_bar, quiet_libraries
-from moeprobe.files import check_output, write_text
+from moeprobe.cli.terminal import progress_bar, quiet_libraries
+from moeprobe.files import check_output
 
 if TYPE_CHECKING:
     from moeprobe.interchange import TokenPair
@@ -103,22 +103,7 @@ class Request:
 
     def finish(self, schema: str, loaded: "LoadedModel", result: Any, lines: list[str], *, as_json: bool) -> None:
         """Write and print a result that has to_json()."""
-        from moeprobe.models import engine_section, versions_section
-
-        document = {
-            "schema": schema, "command": command_line(), "model": loaded.provenance,
-            "engine": engine_section(loaded.model), "versions": versions_section(), **result.to_json(),
-        }  # fmt: skip
-        text = json.dumps(document, indent=1, allow_nan=False)
-        out: Path | None = self.options["out"]
-        if out is not None:
-            write_text(out, text + "\n")
-        if as_json:
-            click.echo(text)
-            return
-        click.echo("\n".join(lines))
-        if out is not None:
-            click.echo(printable(f"\nWritten to {out}."))
+        finish(schema, loaded, result.to_json(), lines, self.options["out"], as_json=as_json)
 
 
 @contextmanager

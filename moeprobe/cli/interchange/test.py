@@ -14,7 +14,7 @@ from moeprobe.files import check_output, write_text
 
 if TYPE_CHECKING:
     from moeprobe.findings import Findings
-    from moeprobe.interchange import Outcome, PairSelection
+    from moeprobe.interchange import Outcome, PairSelection, Plan
     from moeprobe.models import LoadedModel
 
 CONTROLS = ("noise",)
@@ -109,7 +109,7 @@ def run(
     Whatever can be wrong with the request is found before the model is loaded: a mistake should cost a second.
     """
     from moeprobe.findings import load_findings
-    from moeprobe.interchange import Plan, check_former, enter, leading_sites
+    from moeprobe.interchange import check_former, enter, leading_sites
     from moeprobe.interchange import interchange as experiment
     from moeprobe.prompts import read_prompts
 
@@ -133,15 +133,7 @@ def run(
     if screened_model is not None:
         _check_screened(screened_model, source.loaded)
     selection = _unseen(source.selection, seen)
-    names = ("swap", "null", "bootstrap", "seed", "minimum_effect", "members", "batch_size")
-    plan = Plan(
-        metric=metric_of(source.loaded, options),
-        alignment=alignment_of(options),
-        controls=tuple(dict.fromkeys(["placebo", "random", *options["controls"]])),
-        knockouts=tuple(dict.fromkeys(options["knockouts"])),
-        confirm=options["confirm"] or 0,
-        **{name: options[name] for name in names},
-    )
+    plan = _plan(source.loaded, options)
     with progress_bar(len(selection.pairs), "pair", "interchange") as bar:
 
         def step(done: int, total: int) -> None:
@@ -200,6 +192,20 @@ def _unseen(selection: "PairSelection", seen: set[str]) -> "PairSelection":
         return selection
     note = f"{len(selection.pairs) - len(left)} of {len(selection.pairs)} pairs were left out: the screen has seen them"
     return replace(selection, pairs=left, source={**selection.source, "screened": note})
+
+
+def _plan(loaded: "LoadedModel", options: dict[str, Any]) -> "Plan":
+    from moeprobe.interchange import Plan
+
+    names = ("swap", "null", "bootstrap", "seed", "minimum_effect", "members", "batch_size")
+    return Plan(
+        metric=metric_of(loaded, options),
+        alignment=alignment_of(options),
+        controls=("placebo", "random", *dict.fromkeys(options["controls"])),
+        knockouts=tuple(dict.fromkeys(options["knockouts"])),
+        confirm=options["confirm"] or 0,
+        **{name: options[name] for name in names},
+    )
 
 
 def journal_of(target: Path | None) -> Path | None:
