@@ -35,7 +35,7 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
         environment()
         .get_template("page.html.j2")
         .render(
-            page=_view(findings, text, title),
+            page=view(findings, text=text, title=title),
             policy=policy(style, script),
             style=Markup(style),  # noqa: S704 -- our own file, not data
             script=Markup(script),  # noqa: S704 -- our own file, not data
@@ -43,7 +43,12 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
     )
 
 
-def _view(findings: Sequence[Mapping[str, Any]], text: bool, title: str | None) -> PageView:
+def view(findings: Sequence[Mapping[str, Any]], *, text: bool, title: str | None) -> PageView:
+    """What the page says, in words and numbers.
+
+    Raises:
+        FindingsError: as `render`.
+    """
     try:
         return page_view(findings, text=text, title=title)
     except KeyError as error:
