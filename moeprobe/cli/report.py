@@ -1,7 +1,7 @@
 """`moeprobe report`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -51,17 +51,19 @@ def report(
     figure_format: str,
     force: bool,
 ) -> None:
-    """Turn findings files into one HTML page: what was asked, what was found, and what may not be concluded."""
+    """Turn findings files into one HTML page: what was asked, what was found, and what may not be concluded.
+
+    Results that `moeprobe interchange screen`, `coalition`, `dose`, `cascade`, `behaviour` and `rescue` wrote with -o
+    may stand beside them, or alone.
+    """
     if out is None and figures is None:
         raise click.UsageError("Nothing to write: give -o FILE for the report, or --figures DIR.")
     chosen = _form(out, form)
     if out is not None:
         check_output(out, force=force, inputs=findings)
-    from moeprobe.findings import load_findings
-
-    documents = [load_findings(path) for path in findings]
+    documents, results = _read(findings)
     if out is not None:
-        page = _page(chosen, documents, title, text=not no_text)
+        page = _page(chosen, documents, results, title, text=not no_text)
         write_text(out, page)
         opens = ", opens offline in any browser" if chosen == "html" else ""
         click.echo(printable(f"{out}: {len(page.encode()) / 1e6:.2f} MB{opens}."))
@@ -87,14 +89,35 @@ def _form(out: Path | None, form: str | None) -> str:
     return _FORMS[out.suffix.lower()]
 
 
-def _page(form: str, documents: "list[Findings]", title: str | None, *, text: bool) -> str:
+def _read(paths: tuple[Path, ...]) -> "tuple[list[Findings], list[dict[str, Any]]]":
+    """Findings, and results of other experiments, told apart by what the files say they are."""
+    from moeprobe.errors import FindingsError
+    from moeprobe.fields import parse_json, read_text
+    from moeprobe.findings import load_findings
+    from moeprobe.report.results import SCHEMAS, load_result
+
+    documents, results = [], []
+    for path in paths:
+        content = parse_json(read_text(path, FindingsError), str(path), FindingsError)
+        if isinstance(content, dict) and content.get("schema") in SCHEMAS:
+            results.append(load_result(path))
+        else:
+            documents.append(load_findings(path))
+    return documents, results
+
+
+def _page(
+    form: str, documents: "list[Findings]", results: "list[dict[str, Any]]", title: str | None, *, text: bool
+) -> str:
     from moeprobe.report import as_csv, as_json, as_markdown, render
 
     objects = [one.to_json() for one in documents]
     if form == "csv":
+        if not documents:
+            raise click.UsageError("A CSV holds the rows of findings, and none was given. Choose html, md or json.")
         return as_csv(documents)
     if form == "md":
-        return as_markdown(objects, title=title)
+        return as_markdown(objects, results, title=title)
     if form == "json":
-        return as_json(objects, title=title)
-    return render(objects, text=text, title=title)
+        return as_json(objects, results, title=title)
+    return render(objects, results, text=text, title=title)

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from moeprobe.findings import Findings
 from moeprobe.findings.frames import rows_frame
 from moeprobe.report.render import view
+from moeprobe.report.results import Part
 from moeprobe.visible import cleaned
 
 SCHEMA = "moeprobe.report/1"
@@ -20,29 +21,33 @@ _MARKED = re.compile(r"([\\`*_\[\]#|~$])")
 _LEADING = re.compile(r"\A([-+=])|\A(\d{1,9})([.)])(?= )")
 
 
-def as_json(findings: Sequence[Mapping[str, Any]], *, title: str | None = None) -> str:
+def as_json(
+    findings: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]] = (), *, title: str | None = None
+) -> str:
     """What the page says, for a program: sentences, verdicts and limits of each question, no text of a generation.
 
     Args:
-        findings: as `render`.
-        title: as `render`.
+        findings, results, title: as `render`.
 
     Raises:
         FindingsError: as `render`.
     """
-    page = view(findings, text=False, title=title)
+    page = view(findings, results, text=False, title=title)
     document = {
         "schema": SCHEMA,
         "title": page.title,
         "lead": page.lead,
         "notes": page.notes,
         "questions": [_question(one) for one in page.questions],
+        "experiments": [_experiment(one) for one in page.parts],
         "provenance": [{"model": model, **dict(lines)} for model, lines in page.provenance],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def as_markdown(findings: Sequence[Mapping[str, Any]], *, title: str | None = None) -> str:
+def as_markdown(
+    findings: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]] = (), *, title: str | None = None
+) -> str:
     """The page as Markdown without text of generations: what was asked, found, and may not be concluded, and how.
 
     Every value is escaped, so that no name of a label can become a heading, a link or HTML.
@@ -57,7 +62,7 @@ def as_markdown(findings: Sequence[Mapping[str, Any]], *, title: str | None = No
         lstrip_blocks=True,
         finalize=escaped,
     )
-    return environment.get_template("page.md.j2").render(page=view(findings, text=False, title=title))
+    return environment.get_template("page.md.j2").render(page=view(findings, results, text=False, title=title))
 
 
 def as_csv(findings: Sequence[Findings]) -> str:
@@ -116,4 +121,16 @@ def _question(one: Any) -> dict[str, Any]:
         "more": one.more,
         "not_to_be_concluded": [asdict(limit) for limit in one.limits],
         "method": one.method,
+    }
+
+
+def _experiment(part: Part) -> dict[str, Any]:
+    """A further experiment without its texts."""
+    return {
+        "title": part.title,
+        "model": part.model,
+        "sentences": part.sentences,
+        "facts": dict(part.facts),
+        "tables": [asdict(table) for table in part.tables],
+        "not_to_be_concluded": part.cautions,
     }
