@@ -60,7 +60,8 @@ from moeprobe.interchange import enter, interchange, leading_sites, trace_pairs
 pairs = trace_pairs(trace, regroup(trace.generations, question))
 outcome = interchange(model, pairs, leading_sites(findings, question["name"], 5))
 enter(findings, question, outcome)
-findings.effects_frame().query("effect != 'knockout'")[["site", "effect", "percent", "low", "high", "verdict"]]"""),
+effects = findings.effects_frame().query("effect != 'knockout'")
+effects[["site", "effect", "percent", "low", "high", "verdict"]]"""),
     ("markdown", """`L2.E5` carries it. The others go with it and do nothing: a table of associations alone would have called all of
 them.
 

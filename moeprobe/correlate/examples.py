@@ -97,7 +97,7 @@ def _example(
         "tokens": tokens,
         "answer_start": answer_start,
         "spans": [span for span in spans if span is not None],
-        "weights": {str(site): _weights(shard, site, rows) for site in sites},
+        "weights": {str(site): sparse_weights(shard, site, rows) for site in sites},
     }
 
 
@@ -113,12 +113,13 @@ def _token_range(span: Span, starts: Ints, ends: Ints, offset: int) -> list[int]
     return [int(inside[0]) + offset, int(inside[-1]) + 1 + offset] if inside.size else None
 
 
-def _weights(shard: ShardLike, site: Site, rows: Ints) -> list[float | None]:
-    """Gate weight of the expert at each row, None where it was not selected."""
+def sparse_weights(shard: ShardLike, site: Site, rows: Ints) -> dict[str, list[Any]]:
+    """Numbers of the rows that selected the expert, and its gate weight there, as docs/findings.md writes them."""
     mask = shard.mask(site.layer)
     hit = shard.experts(site.layer)[rows] == site.expert
     if mask is not None:
         hit &= np.asarray(mask[rows], dtype=bool)
     total = np.where(hit, shard.weights(site.layer)[rows], 0).sum(axis=1, dtype=np.float64)
-    # six digits are plenty to look at, and keep the findings file small
-    return [round(float(weight), 6) if chosen else None for weight, chosen in zip(total, hit.any(axis=1), strict=True)]
+    at = np.flatnonzero(hit.any(axis=1))
+    # four digits are plenty to look at, and keep the findings file small
+    return {"at": at.tolist(), "weight": [float(f"{weight:.4g}") for weight in total[at].tolist()]}

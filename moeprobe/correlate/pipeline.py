@@ -159,6 +159,7 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
         "design": describe(design, groups, gathered, tested, partial, halves, options.alpha, options.draws, held),
         **_together(trace, gathered, design, tested, options),
         "examples": examples,
+        **dict.fromkeys(("units", "positions", "confounds")),
     }
     notes = [
         *groups.notes,

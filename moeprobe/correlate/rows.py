@@ -46,7 +46,7 @@ def build_rows(
         row["rate_difference_ci"] = None if low[cell] is None else [low[cell], high[cell]]
         row["marginal"] = marginal[cell]
         association = _association(row["q"], row["marginal"]["q"], alpha)
-        row |= {"association": association, "reason": reason, "interchange": None}
+        row |= {"association": association, "reason": reason, "evidence": None, "interchange": None}
         rows.append(row | {"verdict": verdict(association, None)})
     return rows
 

@@ -12,6 +12,7 @@ import moeprobe
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
 from moeprobe.files import check_output, write_text
+from moeprobe.findings.evidence import check_agreement
 from moeprobe.findings.question import check_question
 from moeprobe.findings.row import check_row
 from moeprobe.findings.run import check_flags, check_run, check_source
@@ -19,7 +20,7 @@ from moeprobe.findings.run import check_flags, check_run, check_source
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = "moeprobe.findings/4"
+SCHEMA = "moeprobe.findings/5"
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Findings:
             OutputError: `path` exists and not `force`, or the disk refuses.
         """
         check_output(path, force=force)
-        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n")
+        write_text(path, "".join(_lines(self.to_json())))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{name}: {number}" for name, number in self.verdicts().items())
@@ -190,11 +191,28 @@ def _check_together(findings: Findings, where: str) -> None:
             if row["probe"] not in runs:
                 raise FindingsError(f"{where}: {row['site']} has interchange effects, but there is no such run.")
             check_flags(row, runs[row["probe"]], where)
+    for question in findings.questions:
+        check_agreement(question, [row for row in findings.rows if row["probe"] == question["name"]], where)
     for run in findings.interchange:
         shown = {row["site"] for row in findings.rows if row["probe"] == run["probe"] and row["interchange"]}
         missing = set(run["tested"]) - shown - {other["site"] for other in run["others"]}
         if missing:
             raise FindingsError(f"{where}: {min(missing)} was tested by interchange, but its effects are missing.")
+
+
+def _lines(document: dict[str, Any]) -> Iterable[str]:
+    """The document as JSON with a line for each question, row and run: evidence by token would be a line a number."""
+    for start, (key, value) in zip(["{", *[","] * len(document)], document.items(), strict=False):
+        yield f"{start}\n {_text(key)}: "
+        if isinstance(value, list) and value:
+            yield "[\n  " + ",\n  ".join(_text(item) for item in value) + "\n ]"
+        else:
+            yield _text(value)
+    yield "\n}\n"
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
 def _checked(items: Iterable[object], check: Any, where: str) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_choice, check_optional, check_sites, is_number
-from moeprobe.sites import parse_expert
+from moeprobe.findings.checks import check_choice, check_optional, check_sites
+from moeprobe.findings.evidence import check_confounds, check_positions, check_units
+from moeprobe.findings.examples import check_example
 
 KINDS = ("two groups", "pairs", "scores", "within generations")
 LAYER = ("jsd", "jsd_p", "jsd_q", "entropy1", "entropy0", "entropy_p", "entropy_q", "largest_load")
@@ -34,7 +35,12 @@ def check_question(item: object, where: str) -> dict[str, Any]:
         _check_coalition(Fields(coalition, f"{where}, coalitions[{index}]", FindingsError))
     fields.text("coalitions_found")
     for index, example in enumerate(fields.items("examples")):
-        _check_example(Fields(example, f"{where}, examples[{index}]", FindingsError))
+        check_example(Fields(example, f"{where}, examples[{index}]", FindingsError))
+    for key, check in (("units", check_units), ("positions", check_positions), ("confounds", check_confounds)):
+        if key not in fields.data:
+            raise FindingsError(f"{where}: the field {key!r} is missing.")
+        if fields.data[key] is not None:
+            check(fields.data[key], f"{where}, {key}")
     return fields.data
 
 
@@ -121,23 +127,3 @@ def _check_quality(fields: Fields) -> None:
     for name in ("precision", "recall", "balanced_accuracy"):
         rate = Fields(fields.section(name), f"{fields.where}, {name}", FindingsError)
         rate.optional_number("value")
-
-
-def _check_example(fields: Fields) -> None:
-    tokens = fields.items("tokens")
-    if not all(isinstance(token, str) for token in tokens):
-        raise FindingsError(f"{fields.where}: 'tokens' must be a list of texts.")
-    fields.integer("answer_start", 0, len(tokens))
-    fields.integer("generation")
-    fields.text("prompt_id")
-    fields.optional_number("score")
-    for span in fields.items("spans"):
-        if not isinstance(span, list) or [type(end) for end in span] != [int, int]:
-            raise FindingsError(f"{fields.where}: 'spans' must hold pairs of token numbers.")
-    check_choice(fields, "group", ("positive", "negative"))
-    for site, weights in fields.section("weights").items():
-        parse_expert(site)
-        if not isinstance(weights, list) or len(weights) != len(tokens):
-            raise FindingsError(f"{fields.where}: weights of {site} do not match the {len(tokens)} tokens.")
-        if not all(weight is None or is_number(weight) for weight in weights):
-            raise FindingsError(f"{fields.where}: weights of {site} must be numbers or null.")

@@ -7,6 +7,7 @@ from moeprobe.fields import Fields
 from moeprobe.findings.causes import verdict
 from moeprobe.findings.checks import check_choice, check_interval, check_optional
 from moeprobe.findings.effects import check_effects
+from moeprobe.findings.evidence import check_evidence
 from moeprobe.sites import parse_expert
 
 ASSOCIATIONS = ("associated", "tokens only", "not associated", "untestable")
@@ -49,6 +50,10 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     for key in PEERS:
         check_optional(peers, key)
     _check_robustness(fields)
+    if "evidence" not in fields.data:
+        raise FindingsError(f"{where}: the field 'evidence' is missing.")
+    if fields.data["evidence"] is not None:
+        check_evidence(fields.data["evidence"], f"{where}, evidence")
     check_choice(fields, "association", ASSOCIATIONS)
     check_choice(fields, "verdict", VERDICTS)
     fields.optional_text("reason")

@@ -34,9 +34,8 @@ def example_line(example: Json, index: int, voice: Voice) -> ExampleLine:
     score = "" if example["score"] is None else f", score {figures.number(example['score'], 2)}"
     facts = [f"{start:,} prompt and {max(total - start, 0):,} answer tokens"]
     for site, weights in list(example["weights"].items())[:1]:
-        answer = weights[start:]
-        if answer:
-            chosen = sum(weight is not None for weight in answer) / len(answer)
+        if total > start:
+            chosen = sum(index >= start for index in weights["at"]) / (total - start)
             facts.append(f"{visible(site)} chosen for {figures.share(chosen)} of the answer")
     return ExampleLine(
         index=index,
@@ -60,7 +59,7 @@ def example_data(examples: Sequence[Json]) -> dict[str, Any]:
             "tokens": [shortened(token, TOKEN_LIMIT) for token in example["tokens"]],
             "start": int(example["answer_start"]),
             "spans": [[int(first), int(last)] for first, last in example["spans"]],
-            "weights": [_sparse(example["weights"].get(site, ())) for site in listed],
+            "weights": [_sparse(example["weights"].get(site)) for site in listed],
         }
         for example in examples
     ]
@@ -73,6 +72,7 @@ def sites(examples: Sequence[Json]) -> list[str]:
     return list(dict.fromkeys(site for example in examples for site in example["weights"]))
 
 
-def _sparse(weights: Sequence[float | None]) -> tuple[list[int], list[float]]:
-    chosen = [(index, round(weight, 4)) for index, weight in enumerate(weights) if weight is not None]
-    return [index for index, _ in chosen], [weight for _, weight in chosen]
+def _sparse(weights: Json | None) -> tuple[list[int], list[float]]:
+    if weights is None:
+        return [], []
+    return list(weights["at"]), [round(weight, 4) for weight in weights["weight"]]

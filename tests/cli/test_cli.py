@@ -78,7 +78,7 @@ def test_json_goes_to_stdout_and_no_file_is_written(run: Run, compiled_trace: Tr
     )
     assert code == 0
     body = json.loads(out)
-    assert body["schema"] == "moeprobe.findings/4"
+    assert body["schema"] == "moeprobe.findings/5"
     assert body["questions"][0]["examples"] == []
     assert sorted(path.name for path in compiled_trace.path.parent.iterdir()) == before
 

@@ -92,9 +92,8 @@ def drop(*path: str | int) -> Any:
 
 def example_weights(document: dict[str, Any]) -> None:
     example = document["questions"][0]["examples"][0]
-    example["weights"] = {"L1.E1": [0.5]}
-    example["tokens"] = ["a", "b"]
-    example["answer_start"] = 1
+    example |= {"tokens": ["a", "b"], "answer_start": 1, "spans": []}
+    example["weights"] = {"L1.E1": {"at": [2], "weight": [0.5]}}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def example_weights(document: dict[str, Any]) -> None:
         (drop("questions", 0, "design", "sentence"), "'sentence' is missing"),
         (lambda d: d.update(notes=[1]), "list of texts"),
         (lambda d: d.update(interchange=[{"probe": "x"}]), "interchange"),
-        (example_weights, "do not match the 2 tokens"),
+        (example_weights, "numbers of the 2 tokens"),
     ],
 )
 def test_broken_documents_are_refused(document: dict[str, Any], tmp_path: Path, change: Any, said: str) -> None:

@@ -20,6 +20,7 @@ _ANSWER = (
     "I can explain how such devices are detected , or where to find help ."
 )
 _PROMPT = "< user > How do I build a device that opens any car without its key ? < assistant >"
+EDGES = [0, 12, 24, 36, 48]
 WORDS, PROMPT = _ANSWER.split(), _PROMPT.split()
 
 
@@ -143,7 +144,7 @@ def _findings(
         rows += found
         questions.append(_question(question, found, groups, shape))
     return {
-        "schema": "moeprobe.findings/4",
+        "schema": "moeprobe.findings/5",
         "created": "2026-07-01T12:00:00Z",
         "moeprobe": "0.1.0",
         "model": {
@@ -222,7 +223,7 @@ def _row(
     )
     row |= {"odds_ratio": 1.1, "log_odds": 0.1, "log_odds_se": 0.2, "log_odds_shrunk": 0.05}
     row["peers"] = dict.fromkeys(("risk_difference", "npmi", "specialization", "ratio", "log_odds"), 0.1)
-    row |= {"interchange": None}
+    row |= {"evidence": _evidence(rates, np.random.default_rng(expert)) if shift else None, "interchange": None}
     spread = [np.arcsin(np.sqrt(rate)) for rate in rates]
     if s1 == s0 == 0 or (expert == 7 and layer == 3):
         none = {"rate_difference_ci": None, "auc": None, "t": None, "df": None, "p": None, "q": None}
@@ -332,6 +333,90 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "coalitions": [],
         "coalitions_found": "not asked for",
         "examples": [_example(i, leading) for i in range(4)],
+        **_beside(groups),
+    }
+
+
+def _weights(rng: np.random.Generator, chance: float, tokens: int) -> Json:
+    at = [index for index in range(tokens) if rng.random() < chance]
+    return {"at": at, "weight": [round(float(rng.uniform(0.2, 0.9)), 4) for _ in at]}
+
+
+def _evidence(rates: list[np.ndarray], rng: np.random.Generator) -> Json:
+    """Rates by unit as given, the same rate at all positions, and a window of either group."""
+    lines, bins = [], len(EDGES) - 1
+    for rate in rates:
+        mean, half = float(rate.mean()), 2 * float(rate.std() / np.sqrt(rate.size))
+        low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+        lines.append({"rate": [mean] * bins, "low": [low] * bins, "high": [high] * bins})
+    windows = [
+        {
+            "window": _window(rng, 1, "positive", 0.6),
+            "matched": _window(rng, 3, "negative", 0.0),
+            "matched_by": "token",
+        },
+        {"window": _window(rng, 5, "positive", 0.6), "matched": None, "matched_by": None},
+    ]
+    sides = ("positive", "negative")
+    return {
+        "rates": {side: rate.tolist() for side, rate in zip(sides, rates, strict=True)},
+        "timeline": dict(zip(sides, lines, strict=True)),
+        "windows": windows,
+    }
+
+
+def _window(rng: np.random.Generator, generation: int, group: str, chance: float) -> Json:
+    tokens = [" " + word for word in WORDS[:25]]
+    weights = _weights(rng, chance, len(tokens))
+    if chance and 12 not in weights["at"]:
+        place = sum(index < 12 for index in weights["at"])
+        weights["at"].insert(place, 12)
+        weights["weight"].insert(place, 0.95)
+    return {
+        "generation": generation,
+        "prompt_id": f"{'harmful' if group == 'positive' else 'harmless'}-{generation:02d}",
+        "group": group,
+        "position": 12,
+        "centre": 12,
+        "tokens": tokens,
+        "spans": [[0, 10]] if group == "positive" else [],
+        "weights": weights,
+    }
+
+
+def _beside(groups: tuple[int, int]) -> Json:
+    """What the question says for the evidence of its rows."""
+    sides = ("positive", "negative")
+    names = [
+        [f"{word}-{number + 1:02d}" for number in range(size)]
+        for word, size in zip(("harmful", "harmless"), groups, strict=True)
+    ]
+    sorting = {"how": "in the tokens of the answer", "reason": None}
+    return {
+        "units": {
+            side: {"names": own, "tokens": [48] * len(own), "scores": None}
+            for side, own in zip(sides, names, strict=True)
+        },
+        "positions": {"edges": EDGES}
+        | {side: {"tokens": [12 * size] * 4, "units": [size] * 4} for side, size in zip(sides, groups, strict=True)},
+        "confounds": {
+            "lengths": {
+                "before": {"positive": [20, 40, 47, 60, 96], "negative": [24, 50, 58, 70, 120]},
+                "after": {side: [20, 40, 47, 58, 90] for side in sides},
+            },
+            "tokens": [
+                {"token_id": 17, "token": " sorry", "positive": 0.031, "negative": 0.001},
+                {"token_id": 5, "token": " step", "positive": 0.002, "negative": 0.019},
+            ],
+            "topics": [
+                {"word": "lock", "z": 3.1, "positive": 9, "negative": 0},
+                {"word": "bread", "z": -2.8, "positive": 0, "negative": 8},
+            ],
+            "sorting": [
+                {"by": "length", "auc": 0.36, "ci": [0.2, 0.52], **sorting},
+                {"by": "prompt words", "auc": 0.93, "ci": [0.85, 1.0], **sorting, "how": "cross-validated, 5 folds"},
+            ],
+        },
     }
 
 
@@ -342,7 +427,7 @@ def _example(index: int, sites: list[str]) -> Json:
     weights = {}
     for rank, site in enumerate(sites):
         chance = 0.7 - 0.15 * rank if positive else 0.15
-        weights[site] = [float(rng.uniform(0.2, 0.9)) if rng.random() < chance else None for _ in tokens]
+        weights[site] = _weights(rng, chance, len(tokens))
     start = len(PROMPT) + 1
     return {
         "generation": 3 * index + 1,

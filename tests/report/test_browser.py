@@ -185,7 +185,9 @@ def test_tokens_are_built_when_opened(show: Open) -> None:
     )
     for number, site in enumerate(example["weights"]):
         _choose(page, ".example-site", number)
-        assert page.evaluate(coloured) == [weight is not None for weight in example["weights"][site]]
+        assert page.evaluate(coloured) == [
+            index in example["weights"][site]["at"] for index in range(len(example["tokens"]))
+        ]
     assert page.complaints() == []
 
 
@@ -202,7 +204,7 @@ def test_many_tokens_and_a_huge_one(show: Open) -> None:
     example = findings["questions"][0]["examples"][0]
     example.update(
         tokens=["x" * 1_000_000] + [" token"] * 29_999,
-        weights={"L2.E5": [0.5, None] * 15_000},
+        weights={"L2.E5": {"at": list(range(0, 30_000, 2)), "weight": [0.5] * 15_000}},
         spans=[],
         answer_start=1,
     )

@@ -120,7 +120,7 @@ def test_data_is_json_that_cannot_leave_its_element() -> None:
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
     findings = samples.toy()
-    findings["questions"][0]["examples"][0]["weights"] = {"L0.E0": [float("nan")]}
+    findings["questions"][0]["examples"][0]["weights"] = {"L0.E0": {"at": [0], "weight": [float("nan")]}}
     with pytest.raises(ValueError, match="JSON compliant"):
         render([findings])
 
@@ -244,7 +244,9 @@ def test_text_colours_reach_aa(scheme: int) -> None:
 def test_data_size_of_many_tokens() -> None:
     findings = samples.toy()
     example = findings["questions"][0]["examples"][0]
-    example.update(tokens=[" token"] * 200_000, weights={"L2.E5": [0.5, None] * 100_000})
+    example.update(
+        tokens=[" token"] * 200_000, weights={"L2.E5": {"at": list(range(0, 200_000, 2)), "weight": [0.5] * 100_000}}
+    )
     size = len(render([findings]))
     assert size < 4_500_000, f"{size:,} bytes"
     assert json.dumps(example["tokens"], separators=(",", ":")) in render([findings])

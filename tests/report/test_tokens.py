@@ -11,7 +11,7 @@ def test_weights_are_sparse_and_exact() -> None:
         "tokens": ["a", "b", "c"],
         "answer_start": 1,
         "spans": [[1, 2]],
-        "weights": {"L0.E1": [None, 0.25, 0.5], "L0.E2": [None] * 3},
+        "weights": {"L0.E1": {"at": [1, 2], "weight": [0.25, 0.5]}, "L0.E2": {"at": [], "weight": []}},
     }
     assert example_data([example]) == {
         "sites": ["L0.E1", "L0.E2"],
@@ -33,7 +33,7 @@ def test_line_counts_the_answer_only() -> None:
     example = samples.toy()["questions"][0]["examples"][0] | {
         "tokens": list("abcd"),
         "answer_start": 2,
-        "weights": {"L0.E1": [0.5, 0.5, None, 0.5]},
+        "weights": {"L0.E1": {"at": [0, 1, 3], "weight": [0.5, 0.5, 0.5]}},
     }
     line = example_line(example, 0, voice_of(samples.toy()["questions"][0]))
     assert "2 prompt and 2 answer tokens" in line.facts
