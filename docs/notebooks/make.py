@@ -62,8 +62,8 @@ outcome = interchange(model, pairs, leading_sites(findings, question["name"], 5)
 enter(findings, question, outcome)
 effects = findings.effects_frame().query("effect != 'knockout'")
 effects[["site", "effect", "percent", "low", "high", "verdict"]]"""),
-    ("markdown", """`L2.E5` carries it. The others go with it and do nothing: a table of associations alone would have called all of
-them.
+    ("markdown", """`L2.E5` carries it. The others go with it and do nothing: a table of
+associations alone would have called all of them.
 
 ## 4. Show it to somebody
 
