@@ -155,18 +155,18 @@ def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
 
 def following(findings: "Findings", probes: tuple[str, ...], out: str, trace: "Trace") -> str:
     """The commands that test what was found, one a line; "" where nothing was found."""
-    from moeprobe.probes import list_probes
+    from moeprobe.probes.loading import is_known
 
-    built_in = {one.name for one in list_probes()}
     pairs = any(one.pair is not None for one in trace.generations)
     source = "" if pairs else " --pairs FILE --positive LABEL  (no prompt of this run has a pair)"
     lines = []
     for index, question in enumerate(findings.questions):
         if not any(row["association"] == "associated" for row in findings.rows_of(question["name"])):
             continue
-        # one built-in probe, or a label, is found in the file; a file runs only when it is named
-        named = bool(probes) and (len(probes) > 1 or probes[index] not in built_in)
-        words = ["moeprobe", "interchange", out, *(["--probe", probes[index]] if named else [])]
+        # a label, or one probe that the question's name leads to, is found in the file; a file runs only when named
+        words = ["moeprobe", "interchange", out]
+        if probes and (len(probes) > 1 or not is_known(question["name"])):
+            words += ["--probe", probes[index]]
         lines.append(f"\nNext: {shlex.join(words)}{source}")
     return "".join(lines)
 

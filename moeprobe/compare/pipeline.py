@@ -16,6 +16,7 @@ from moeprobe.compare.usage import Usage, compare_usage, gather_both, usage_rows
 from moeprobe.correlate import correlate
 from moeprobe.correlate.testing import DRAWS
 from moeprobe.designs.groups import NEGATIVE, POSITIVE, Groups, label_groups, probe_groups
+from moeprobe.designs.segments import segments_of
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import other_stacks, segment_lengths
 from moeprobe.gathering.inputs import TraceLike
@@ -120,7 +121,7 @@ def _register(
     words = [row["verdict"] for row in rows]
     register: Json = {
         **{name: getattr(groups, name) for name in ("name", "kind", "version", "definition", "positive", "negative",
-                                                    "quality", "grouping")},
+                                                    "quality", "grouping", "parameters")},
         "run_a": None if answers[0] is None else answers[0][0]["design"],
         "run_b": None if answers[1] is None else answers[1][0]["design"],
         "unasked_a": reasons[0],
@@ -141,10 +142,10 @@ def _register(
 
 def _groups(matched: Matched, probe: Probe | None, by: str | None, asked: Json) -> Groups:
     """The groups of both runs at once, so that a value means the same in both."""
-    generations = Joined(matched.first, matched.second).generations
+    joined = Joined(matched.first, matched.second)
     if probe is not None:
-        return probe_groups(generations, probe, only=asked["only"])
-    return label_groups(generations, str(by), asked["positive"], asked["negative"], only=asked["only"])
+        return probe_groups(joined.generations, probe, only=asked["only"], segments=segments_of(joined))
+    return label_groups(joined.generations, str(by), asked["positive"], asked["negative"], only=asked["only"])
 
 
 def _ask(

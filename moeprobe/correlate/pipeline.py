@@ -19,6 +19,7 @@ from moeprobe.designs.design import Design
 from moeprobe.designs.groups import LEFT_OUT, Groups, is_numeric, label_groups, number_groups, probe_groups
 from moeprobe.designs.held import hold
 from moeprobe.designs.planning import plan
+from moeprobe.designs.segments import segments_of
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import other_stacks, segment_lengths
 from moeprobe.gathering.gather import Gathered, gather
@@ -112,7 +113,8 @@ def correlate(
     """
     chosen = Options(**options)
     groups = _groups(trace, probe, by, positive, negative, only, chosen)
-    beside = [probe_groups(trace.generations, other, only=only) for other in others]
+    segments = segments_of(trace) if others else None
+    beside = [probe_groups(trace.generations, other, only=only, segments=segments) for other in others]
     return _answer(trace, groups, beside, chosen)
 
 
@@ -233,4 +235,4 @@ def _groups(
         raise StatsError("Say what to compare: either a probe (--probe) or a label (--by label), not both.")
     if positive is not None or negative is not None:
         raise StatsError("--positive and --negative name values of a label; with a probe the score decides.")
-    return probe_groups(trace.generations, probe, only=only)
+    return probe_groups(trace.generations, probe, only=only, segments=segments_of(trace))

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 def asked_of(groups: Groups, design: Design) -> Json:
     """What was asked, without the answer."""
-    names = ("name", "kind", "version", "definition", "positive", "negative", "quality", "grouping")
+    names = ("name", "kind", "version", "parameters", "definition", "positive", "negative", "quality", "grouping")
     asked = {name: getattr(groups, name) for name in names}
     if design.kind == "within generations":
         asked |= {"positive": MARKED, "negative": OTHER_TOKENS}

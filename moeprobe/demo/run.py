@@ -7,6 +7,7 @@ from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
 from moeprobe.demo.plan import PLANS, DemoPlan, Question, demo_prompts
 from moeprobe.designs.groups import regroup
+from moeprobe.designs.segments import segments_of
 from moeprobe.engines import Decoding, record
 from moeprobe.errors import MoeprobeError, OutputError
 from moeprobe.files import check_output, write_text
@@ -81,6 +82,6 @@ def causes(loaded: LoadedModel, trace: Trace, findings: Findings, question: Ques
     name = question.probe or f"label:{question.positive}"
     asked = findings.question(name)
     judge = None if question.probe is None else load_probe(question.probe)
-    selection = trace_pairs(trace, regroup(trace.generations, asked, judge))
+    selection = trace_pairs(trace, regroup(trace.generations, asked, judge, segments=segments_of(trace)))
     sites = leading_sites(findings, name, question.interchange)
     enter(findings, asked, interchange(loaded, selection, sites, Plan()))

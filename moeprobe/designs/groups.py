@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprobe.designs.segments import Segments
 from moeprobe.designs.values import is_number, number_of, value_of
 from moeprobe.errors import FindingsError, StatsError
 from moeprobe.fields import Fields
 from moeprobe.gathering.inputs import GenerationLike
 from moeprobe.probes import Passage, Probe, Reading, Span, checked, probe_quality
+from moeprobe.probes.parameters import Scalar
 from moeprobe.prompts import label_text
 
 THRESHOLD = 0.5
@@ -28,7 +30,7 @@ class Groups:
         member: (generations,) POSITIVE, NEGATIVE or LEFT_OUT.
         scores: probe score or number of each generation; None for labels and where the probe abstained.
         spans: what the probe marked in each generation's text.
-        name, kind, version, definition, positive, negative, quality: as in docs/findings.md.
+        name, kind, version, definition, parameters, positive, negative, quality: as in docs/findings.md.
         abstained, unlabelled: how many generations were left out, and why.
         grouping: how the groups were made (by, positive, negative, only): enough for `regroup`.
         notes: sentences a reader must see.
@@ -44,6 +46,7 @@ class Groups:
     positive: str
     negative: str
     version: str | None = None
+    parameters: dict[str, Scalar] = field(default_factory=dict)
     quality: dict[str, Any] | None = None
     abstained: int = 0
     unlabelled: int = 0
@@ -52,24 +55,30 @@ class Groups:
     numeric: bool = False
 
 
-def probe_groups(generations: Sequence[GenerationLike], probe: Probe, *, only: str | None = None) -> Groups:
+def probe_groups(
+    generations: Sequence[GenerationLike], probe: Probe, *, only: str | None = None, segments: Segments | None = None
+) -> Groups:
     """Score every generation: positive from 0.5 on; where the probe abstains, left out.
 
     Args:
         generations: all generations of the trace.
         probe: the judge.
         only: "KEY=VALUE" to use only generations with this label or metadata value; the rest is not even read.
+        segments: of each generation's text, as `segments_of` the trace gives them; None where they are not known.
 
     Raises:
         ProbeError: the probe breaks its contract.
-        StatsError: it abstained on every generation, or `only` fits none.
+        StatsError: it reads segments and they are not known, it abstained on every generation, or `only` fits none.
     """
     judge = checked(probe)
     asked = _asked(generations, only)
+    if judge.reads_segments and segments is None:
+        raise StatsError(f"The probe {judge.name} reads thinking or answer apart, and here these are not known.")
+    parts = segments or ((),) * len(generations)
     unread = Reading(None)
     readings = [
-        judge.read(Passage(text=one.text, prompt=one.prompt_text)) if included else unread
-        for one, included in zip(generations, asked, strict=True)
+        judge.read(Passage(one.text, one.prompt_text, part)) if included else unread
+        for one, part, included in zip(generations, parts, asked, strict=True)
     ]
     scores = tuple(reading.score for reading in readings)
     abstained = sum(bool(included) and score is None for included, score in zip(asked, scores, strict=True))
@@ -86,6 +95,7 @@ def probe_groups(generations: Sequence[GenerationLike], probe: Probe, *, only: s
         name=judge.name,
         kind="probe",
         version=judge.version,
+        parameters=judge.parameters,
         definition=judge.definition,
         positive=f"score >= {THRESHOLD}",
         negative=f"score < {THRESHOLD}",
@@ -187,13 +197,20 @@ def is_numeric(generations: Sequence[GenerationLike], by: str, only: str | None 
     return all(is_number(one, by) for one in values) and len({value_of(one, by) for one in values}) > 2
 
 
-def regroup(generations: Sequence[GenerationLike], question: Mapping[str, Any], probe: Probe | None = None) -> Groups:
+def regroup(
+    generations: Sequence[GenerationLike],
+    question: Mapping[str, Any],
+    probe: Probe | None = None,
+    *,
+    segments: Segments | None = None,
+) -> Groups:
     """The groups of a question of a findings file, made again from the same trace.
 
     Args:
         generations: all generations of the trace the findings were made from.
         question: an object of the findings' `questions`.
-        probe: the probe that was asked, of the same version; None for a label.
+        probe: the probe that was asked, of the same version and parameters; None for a label.
+        segments: as for `probe_groups`.
 
     Raises:
         FindingsError: the question does not say how it was grouped.
@@ -209,10 +226,28 @@ def regroup(generations: Sequence[GenerationLike], question: Mapping[str, Any], 
         if scores or (positive is None and negative is None and is_numeric(generations, by, only)):
             return number_groups(generations, by, only=only)
         return label_groups(generations, by, positive, negative, only=only)
+    _check_same(probe, question)
+    return probe_groups(generations, checked(probe), only=only, segments=segments)
+
+
+def _check_same(probe: Probe | None, question: Mapping[str, Any]) -> None:
+    """Refuse a probe other than the one that was asked.
+
+    Raises:
+        StatsError: another name, version or parameters, or none.
+    """
+    name, version = question.get("name"), question.get("version")
     given = "none was given" if probe is None else f"{probe.name} {probe.version} was given"
-    if probe is None or (probe.name, probe.version) != (name, question.get("version")):
-        raise StatsError(f"The question was asked of the probe {name} {question.get('version')}, but {given}.")
-    return probe_groups(generations, probe, only=only)
+    if probe is None or (probe.name, probe.version) != (name, version):
+        raise StatsError(f"The question was asked of the probe {name} {version}, but {given}.")
+    asked, now = question.get("parameters") or {}, checked(probe).parameters
+    if asked != now:
+        different = sorted(key for key in {*asked, *now} if asked.get(key) != now.get(key))
+        said = ", ".join(f"{key} was {asked.get(key)!r} and is {now.get(key)!r}" for key in different)
+        raise StatsError(
+            f"The question was asked of the probe {name} with other parameters: {said}. Set them behind the probe's "
+            f"name or file, for example {name}({different[0]}={asked.get(different[0], '...')})."
+        )
 
 
 def _asked(generations: Sequence[GenerationLike], only: str | None) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ def check_question(item: object, where: str) -> dict[str, Any]:
         fields.text(key)
     fields.optional_text("version")
     check_choice(fields, "kind", ("probe", "label"))
+    _check_parameters(fields)
     if fields.data.get("quality") is not None:
         _check_quality(Fields(fields.section("quality"), f"{where}, quality", FindingsError))
     _check_design(Fields(fields.section("design"), f"{where}, design", FindingsError))
@@ -120,6 +121,13 @@ def _check_coalition(fields: Fields) -> None:
             check_optional(part, key)
     for key in ("tokens_share1", "tokens_share0", "strength"):
         fields.number(key)
+
+
+def _check_parameters(fields: Fields) -> None:
+    """What the probe was set to; empty for a label and for a probe without parameters."""
+    for key, value in fields.section("parameters").items() if "parameters" in fields.data else ():
+        if not isinstance(value, str | bool) and not is_number(value):
+            raise FindingsError(f"{fields.where}: the parameter {key!r} must be a number, a text, true or false.")
 
 
 def _check_quality(fields: Fields) -> None:

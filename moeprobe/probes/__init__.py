@@ -1,6 +1,7 @@
 """Probes: judges of text. What one is, where they are found, how good they are, and the built-in registers."""
 
 from moeprobe.probes.contract import CheckedProbe, checked
+from moeprobe.probes.functions import FunctionProbe, probe
 from moeprobe.probes.labels import read_labels
 from moeprobe.probes.listing import ProbeListing, list_probes
 from moeprobe.probes.loading import load_probe
@@ -11,6 +12,7 @@ from moeprobe.probes.sentences import Sentence, split_sentences
 __all__ = [
     "CheckedProbe",
     "Example",
+    "FunctionProbe",
     "Level",
     "Mistake",
     "Passage",
@@ -25,6 +27,7 @@ __all__ = [
     "checked",
     "list_probes",
     "load_probe",
+    "probe",
     "probe_quality",
     "read_labels",
     "split_sentences",

@@ -1,4 +1,4 @@
-"""Labelled examples from JSON Lines: one object a line with `text`, `label` 0 or 1, optional `prompt` and `note`."""
+"""Labelled examples from JSON Lines: an object a line, with `text`, `label` 0 or 1, and optional keys."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from moeprobe.errors import ProbeError
 from moeprobe.probes.probe import Example
 
-_KEYS = {"text", "label", "prompt", "note"}
+_KEYS = {"text", "label", "prompt", "note", "outputs"}
 
 
 def read_labels(path: Path) -> list[Example]:
@@ -26,7 +26,7 @@ def read_labels(path: Path) -> list[Example]:
 
 
 def _example(line: bytes, where: str) -> Example:
-    form = 'Write {"text": "...", "label": 0 or 1}, and "prompt" and "note" if you like.'
+    form = 'Write {"text": "...", "label": 0 or 1}, and "prompt", "note" and "outputs" if you like.'
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -41,4 +41,7 @@ def _example(line: bytes, where: str) -> Example:
             raise ProbeError(f"{where}: {key!r} is missing or no text. {form}")
     if type(record.get("label")) is not int or record["label"] not in (0, 1):
         raise ProbeError(f"{where}: 'label' is {record.get('label')!r}, not 0 or 1. {form}")
-    return Example(record["text"], record["label"], record.get("prompt", ""), record.get("note", ""))
+    outputs = record.get("outputs", {})
+    if not isinstance(outputs, dict) or not all(type(right) is int and right in (0, 1) for right in outputs.values()):
+        raise ProbeError(f"{where}: 'outputs' must be an object of 0 and 1, such as {{\"mild\": 1}}. {form}")
+    return Example(record["text"], record["label"], record.get("prompt", ""), record.get("note", ""), outputs)

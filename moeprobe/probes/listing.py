@@ -3,7 +3,7 @@
 import importlib.metadata
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -26,6 +26,9 @@ class ProbeListing:
         name, version, level: as the source says.
         definition: its first sentence.
         source: "built-in", or the package that announces it.
+        outputs: names of its further outputs.
+        parameters: what can be set, with its defaults.
+        held_out: lines of the file NAME.heldout.jsonl beside its source; None where there is no such file.
     """
 
     name: str
@@ -33,6 +36,9 @@ class ProbeListing:
     level: str
     definition: str
     source: str
+    outputs: tuple[str, ...] = ()
+    parameters: dict[str, int | float | str | bool] = field(default_factory=dict)
+    held_out: int | None = None
 
 
 def list_probes() -> list[ProbeListing]:
@@ -59,7 +65,7 @@ def builtin_modules() -> dict[str, ProbeListing]:
     """Module name -> listing of each built-in probe, sorted by probe name."""
     found = {}
     for path in REGISTERS.glob("[a-z]*.py"):
-        found[f"moeprobe.probes.registers.{path.stem}"] = describe(path.read_bytes(), str(path), "built-in")
+        found[f"moeprobe.probes.registers.{path.stem}"] = describe(path, "built-in")
     return dict(sorted(found.items(), key=lambda item: item[1].name))
 
 
@@ -73,23 +79,28 @@ def package_of(entry: importlib.metadata.EntryPoint) -> str:
     return f"package {entry.dist.name} {entry.dist.version}" if entry.dist else f"an unknown package ({entry.value})"
 
 
-def describe(source: bytes, where: str, origin: str, attribute: str = "") -> ProbeListing:
-    """A listing from a source's text.
+def describe(path: Path, origin: str, attribute: str = "") -> ProbeListing:
+    """A listing from a source file, which is read and not run.
 
     Raises:
         ProbeError: as `read_facts`.
+        OSError: the file cannot be read.
     """
-    facts = read_facts(source, where, attribute)
+    facts = read_facts(path.read_bytes(), str(path), attribute)
     sentences = split_sentences(" ".join(facts.definition.split()))
     first = sentences[0].text if sentences else ""
-    return ProbeListing(facts.name, facts.version, facts.level, first, origin)
+    beside = path.with_name(f"{path.stem}.heldout.jsonl")
+    held_out = sum(bool(line.strip()) for line in beside.read_bytes().split(b"\n")) if beside.is_file() else None
+    return ProbeListing(
+        facts.name, facts.version, facts.level, first, origin, facts.outputs, facts.parameters, held_out
+    )
 
 
 def _announced(entry: importlib.metadata.EntryPoint) -> ProbeListing:
     package = package_of(entry)
     try:
         path = module_file(entry.module)
-        listing = describe(path.read_bytes(), str(path), package, entry.attr)
+        listing = describe(path, package, entry.attr)
         if listing.name != entry.name:
             raise ProbeError(f"the entry point is called {entry.name!r} but the probe in {path} {listing.name!r}.")
     except (ProbeError, OSError, AttributeError) as error:  # AttributeError: the entry's value itself is malformed

@@ -8,13 +8,19 @@ import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
 from moeprobe.errors import ProbeError
+from moeprobe.probes.composing import both, either, inside, inverse
 from moeprobe.probes.contract import CheckedProbe, checked
-from moeprobe.probes.listing import announced, builtin_modules, package_of
+from moeprobe.probes.expressions import Expression, Leaf, Placed, leaves_of, parse
+from moeprobe.probes.functions import FunctionProbe
+from moeprobe.probes.listing import announced, builtin_modules, list_probes, package_of
+from moeprobe.probes.parameters import chosen, declared
+from moeprobe.probes.sources import miscounted
 
 
 class _FreshLoader(SourceFileLoader):
@@ -25,38 +31,102 @@ class _FreshLoader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
-def load_probe(name_or_path: str) -> CheckedProbe:
-    """Load one probe by name, or from a file where the text ends in .py or contains a path separator.
+def load_probe(spec: str, parameters: Mapping[str, object] | None = None) -> CheckedProbe:
+    """Load a probe by name or from a file, or combine several: what every `--probe` option takes.
+
+    `spec` is NAME or PATH.py (whatever ends in .py or holds a path separator is a path), then .OUTPUT or :OUTPUT for
+    one of its further outputs, then (key=value, ...) for its parameters. Such probes may be joined by `and`, `or`,
+    `not`, parentheses, and `within thinking`, `within answer` or `within PROBE`. The grammar stands in
+    `moeprobe.probes.expressions`.
 
     A file's code runs with your rights: name only files that you trust. The probe in it is the object `PROBE`, or
-    an instance of the only class there with a method `read`.
+    the only class there with a method `read`, or the only function with `@probe`.
+
+    Args:
+        spec: as above.
+        parameters: set besides those of `spec`; for a single probe only.
 
     Raises:
-        ProbeError: no such probe or file (with the nearest name), the code failed, or the probe breaks its contract.
+        ProbeError: the spec cannot be read, no such probe, file, output or parameter (with the nearest name), the code
+            failed, or the probe breaks its contract.
     """
+    if _is_path(spec) and Path(spec).exists():  # a path with spaces or parentheses, as it stands on the disk
+        return _leaf(Leaf(spec, {}), parameters or {})
+    expression = parse(spec)
+    if parameters and not isinstance(expression, Leaf):
+        raise ProbeError(f"Parameters belong to one probe; write them into {spec!r}, behind the part they are for.")
+    return _built(expression, parameters or {})
+
+
+def is_known(spec: str) -> bool:
+    """Whether `spec` is made of probes that can be called by name, so that it leads to the same probe anywhere.
+
+    Nothing is loaded.
+
+    Raises:
+        ProbeError: an entry point is broken.
+    """
+    try:
+        sources = leaves_of(parse(spec))
+    except ProbeError:
+        return False
+    if any(_is_path(source) for source in sources):
+        return False
+    known = {listing.name for listing in list_probes()}
+    return {source.partition(".")[0] for source in sources} <= known
+
+
+def _built(expression: Expression, parameters: Mapping[str, object]) -> CheckedProbe:
+    if isinstance(expression, Leaf):
+        return _leaf(expression, parameters)
+    if isinstance(expression, Placed):
+        place = expression.place
+        return inside(_built(expression.what, {}), place if isinstance(place, str) else _built(place, {}))
+    parts = [_built(part, {}) for part in expression.parts]
+    if expression.kind == "not":
+        return inverse(parts[0])
+    return both(*parts) if expression.kind == "and" else either(*parts)
+
+
+def _leaf(leaf: Leaf, parameters: Mapping[str, object]) -> CheckedProbe:
+    given = {**parameters, **leaf.parameters}
+    if _is_path(leaf.source):
+        path, _, output = leaf.source.partition(".py:")
+        found = _from_path(Path(path + ".py" if output else leaf.source), given)
+    else:
+        name, _, output = leaf.source.partition(".")
+        found = _by_name(name, given)
+    return found.output(output) if output else found
+
+
+def _is_path(source: str) -> bool:
     separators = {"/", os.sep, os.altsep or os.sep}
-    if name_or_path.endswith(".py") or any(mark in name_or_path for mark in separators):
-        return _from_file(Path(name_or_path))
+    return source.endswith(".py") or ".py:" in source or any(mark in source for mark in separators)
+
+
+def _by_name(name: str, given: Mapping[str, object]) -> CheckedProbe:
     modules = {listing.name: module for module, listing in builtin_modules().items()}
-    entries = [entry for entry in announced() if entry.name == name_or_path]
-    claims = (["moeprobe itself"] if name_or_path in modules else []) + [package_of(entry) for entry in entries]
+    entries = [entry for entry in announced() if entry.name == name]
+    claims = (["moeprobe itself"] if name in modules else []) + [package_of(entry) for entry in entries]
     if len(claims) > 1:
-        raise ProbeError(
-            f"Two probes are called {name_or_path!r}: one from {claims[0]}, one from {claims[1]}. Uninstall one."
-        )
-    if name_or_path in modules:
-        return checked(_instance(importlib.import_module(modules[name_or_path]), "moeprobe"), "moeprobe")
+        raise ProbeError(f"Two probes are called {name!r}: one from {claims[0]}, one from {claims[1]}. Uninstall one.")
+    if name in modules:
+        return _probe_in(importlib.import_module(modules[name]), "moeprobe", given)
     if entries:
-        return _from_entry(entries[0])
+        return _from_entry(entries[0], given)
     known = sorted({*modules, *(entry.name for entry in announced())})
-    near = difflib.get_close_matches(name_or_path.lower().replace("_", "-"), known, n=1)
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
     advice = f"Did you mean {near[0]!r}?" if near else f"Known probes: {', '.join(known)}."
-    raise ProbeError(
-        f"No probe is called {name_or_path!r}. {advice} A file is named by its path, for example ./mine.py."
-    )
+    raise ProbeError(f"No probe is called {name!r}. {advice} A file is named by its path, for example ./mine.py.")
 
 
-def _from_file(path: Path) -> CheckedProbe:
+def _from_path(path: Path, given: Mapping[str, object]) -> CheckedProbe:
+    if path.is_dir():
+        raise ProbeError(f"{path} is a folder. Name the probe's file in it.")
+    return _from_file(path, given)
+
+
+def _from_file(path: Path, given: Mapping[str, object]) -> CheckedProbe:
     if not path.is_file():
         raise ProbeError(f"There is no probe file {path}. Check the path; `moeprobe probes list` shows probes by name.")
     # A name of its own keeps two files called mine.py apart; dataclasses look their module up in sys.modules.
@@ -73,10 +143,10 @@ def _from_file(path: Path) -> CheckedProbe:
         raise ProbeError(
             f"The probe file {path} failed{_line_in(path, error)} with {type(error).__name__}: {error}"
         ) from error
-    return checked(_instance(module, str(path)), str(path))
+    return _probe_in(module, str(path), given)
 
 
-def _from_entry(entry: importlib.metadata.EntryPoint) -> CheckedProbe:
+def _from_entry(entry: importlib.metadata.EntryPoint, given: Mapping[str, object]) -> CheckedProbe:
     package = package_of(entry)
     try:
         found = entry.load()
@@ -85,39 +155,46 @@ def _from_entry(entry: importlib.metadata.EntryPoint) -> CheckedProbe:
             f"The probe {entry.name!r} of {package} could not be loaded ({type(error).__name__}: {error}). "
             "Mend or uninstall that package."
         ) from error
-    if isinstance(found, ModuleType):
-        found = _instance(found, package)
-    elif isinstance(found, type):
-        found = _made(found, package)
-    probe = checked(found, package)
+    probe = _probe_in(found, package, given) if isinstance(found, ModuleType) else _made(found, package, given)
     if probe.name != entry.name:
         raise ProbeError(f"{package} announces the probe {entry.name!r}, but it calls itself {probe.name!r}.")
     return probe
 
 
-def _instance(module: ModuleType, source: str) -> object:
-    """`PROBE` of a module, or an instance of its only class with a method `read`: the rule of `sources.read_facts`."""
+def _probe_in(module: ModuleType, source: str, given: Mapping[str, object]) -> CheckedProbe:
+    """`PROBE` of a module, its only class with a method `read`, or its only `@probe`: the rule of `read_facts`."""
     if hasattr(module, "PROBE"):
-        probe = module.PROBE
-        return _made(probe, source) if isinstance(probe, type) else probe
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    classes = [kind for kind in dict.fromkeys(own) if "read" in vars(kind)]
-    if len(classes) != 1:
-        raise ProbeError(
-            f"{source} holds {len(classes) or 'no'} classes with a method read(). "
-            "Write PROBE = MyProbe() at its end to say which object is the probe."
-        )
-    return _made(classes[0], source)
+        return _made(module.PROBE, source, given)
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    unique = list({id(value): value for value in own}.values())
+    classes = [value for value in unique if isinstance(value, type) and "read" in vars(value)]
+    functions = [value for value in unique if isinstance(value, FunctionProbe)]
+    if len(classes) + len(functions) != 1:
+        raise ProbeError(miscounted(source, len(classes), len(functions)))
+    return _made([*classes, *functions][0], source, given)
 
 
-def _made(kind: type, source: str) -> object:
+def _made(found: object, source: str, given: Mapping[str, object]) -> CheckedProbe:
+    """A probe of a class, a decorated function, or an object that is one already, with the parameters given."""
+    if isinstance(found, FunctionProbe):
+        return checked(found.with_parameters(given), source)
+    if not isinstance(found, type):
+        if given:
+            raise ProbeError(
+                f"{source}: the probe is an object that was made there, so {next(iter(given))} cannot be set. "
+                "End the file with PROBE = MyProbe, the class itself."
+            )
+        return checked(found, source)
+    values = chosen(declared(found), given, f"Probe {getattr(found, 'name', found.__name__)}")
     try:
-        return kind()
+        made = found(**values)
     except Exception as error:  # as above
         raise ProbeError(
-            f"{source}: {kind.__name__}() failed with {type(error).__name__}: {error}. "
-            "A probe's class is made without arguments; else write PROBE = ... yourself."
+            f"{source}: {found.__name__}() failed with {type(error).__name__}: {error}. "
+            "A probe's class is made without arguments, but for keyword-only ones with a default; "
+            "else write PROBE = ... yourself."
         ) from error
+    return checked(made, source, values)
 
 
 def _line_in(path: Path, error: BaseException) -> str:

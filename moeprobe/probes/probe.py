@@ -4,14 +4,20 @@ A probe sees the text of a generation and its prompt, never the routing: a probe
 exactly the experts it had read.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 Level = Literal["token", "sentence", "generation"]
 """The finest piece of text at which a probe's answer means something."""
 
 LEVELS: tuple[str, ...] = get_args(Level)
+
+THRESHOLD = 0.5
+"""A passage, or a stretch of it, is called positive from this score on."""
+
+Segment = tuple[str, int, int]
+"""A named stretch of a passage: name, start, end, in characters of its text."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +27,12 @@ class Passage:
     Attributes:
         text: what the model wrote, without template tokens.
         prompt: what it was asked; empty where it is not known.
+        segments: which stretches of `text` are "thinking" and which "answer", in order; empty where it is not known.
     """
 
     text: str
     prompt: str = ""
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,26 +53,40 @@ class Reading:
         score: in [0, 1]; from 0.5 on the passage counts as positive. None: the probe abstains.
         spans: the stretches that speak in the register (or that almost do, with a low score), in any order.
         label: a finer class, for example "epistemic denial".
+        outputs: a score in [0, 1] or None (abstains) for each name in the probe's `outputs`; empty where it has none.
     """
 
     score: float | None
     spans: tuple[Span, ...] = ()
     label: str | None = None
+    outputs: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A passage with its right answer: label 1 where it speaks in the register, else 0."""
+    """A passage with its right answer: label 1 where it speaks in the register, else 0.
+
+    `outputs` holds right answers, 0 or 1, of the probe's further outputs; those that are not known are left out.
+    """
 
     text: str
     label: int
     prompt: str = ""
     note: str = ""
+    outputs: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """What anyone writes to add a register: a plain class with these members. No base class is needed."""
+    """What anyone writes to add a register: a plain class with these members. No base class is needed.
+
+    Three more may be there:
+
+    - `outputs`, a tuple of names: every reading then gives each of them a score, beside the main one.
+    - `held_out()`, examples like those of `examples()` that the rule was not made on.
+    - `parameters`, name to number, text or truth value: what the answers depend on besides the text. Where it is
+      missing, the keyword-only arguments of `__init__` that have a default and are kept under their own name.
+    """
 
     @property
     def name(self) -> str:

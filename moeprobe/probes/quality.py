@@ -110,12 +110,16 @@ def check_probe_quality(probe: Probe, examples: Sequence[Example] | None = None)
     )
 
 
-def probe_quality(probe: Probe) -> dict[str, object]:
+def probe_quality(probe: Probe) -> dict[str, object] | None:
     """A probe's record on its own examples, as `questions[].quality` of findings.json wants it (docs/findings.md).
+
+    None for a probe without examples, such as one composed of others: its quality is not measured.
 
     Raises:
         ProbeError: as `check_probe_quality`.
     """
+    if not checked(probe).examples():
+        return None
     quality = check_probe_quality(probe)
     rates = {"precision": quality.precision, "recall": quality.recall, "balanced_accuracy": quality.balanced_accuracy}
     return {"examples": quality.examples} | {

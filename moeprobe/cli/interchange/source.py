@@ -105,20 +105,29 @@ def asked_question(document: "Findings", probe: str | None) -> dict[str, Any]:
 
 
 def judge_of(question: dict[str, Any], probe: str | None) -> "Probe | None":
-    """The probe of a question, None for a label.
+    """The probe of a question, with the parameters it was asked with; None for a label.
+
+    A probe is found again by the question's name: that of a built-in probe, of a package's, of one of their outputs,
+    or the expression that combines them. What stands in a file runs only when the user names it.
 
     Raises:
         InterchangeError: a probe of the user's own whose file is not named.
+        ProbeError: a parameter that the probe no longer has, or as `load_probe`.
     """
-    from moeprobe.probes import list_probes, load_probe
+    from moeprobe.probes import load_probe
+    from moeprobe.probes.loading import is_known
 
     if question["kind"] == "label":
         return None
-    if probe is not None and probe != question["name"]:
-        return load_probe(probe)
-    if question["name"] not in {one.name for one in list_probes()}:
-        raise InterchangeError(f"{question['name']!r} is a probe of your own; name its file: --probe PATH.")
-    return load_probe(question["name"])
+    named = probe is not None and probe != question["name"]
+    spec = probe if named and probe is not None else question["name"]
+    if not named and not is_known(spec):
+        raise InterchangeError(f"{spec!r} is a probe of your own; name its file as you did before: --probe PATH.")
+    judge = load_probe(spec)
+    recorded = question.get("parameters") or {}
+    if judge.parameters != recorded and judge.settable and "(" not in spec:
+        return load_probe(spec, {key: value for key, value in recorded.items() if key in judge.settable})
+    return judge
 
 
 def _load(document: "Findings | None", options: dict[str, Any]) -> "LoadedModel":
@@ -151,6 +160,7 @@ def _trace_pairs(
     document: "Findings", path: Path, question: dict[str, Any], judge: "Probe | None", run: Path | None
 ) -> "PairSelection":
     from moeprobe.designs.groups import regroup
+    from moeprobe.designs.segments import segments_of
     from moeprobe.interchange import trace_pairs
     from moeprobe.trace import load_trace
 
@@ -158,7 +168,7 @@ def _trace_pairs(
     if trace.digest != document.trace["digest"]:
         raise InterchangeError(f"{trace.path} is not the trace these findings were made from. Name it with --trace.")
     trace.verify()
-    return trace_pairs(trace, regroup(trace.generations, question, judge))
+    return trace_pairs(trace, regroup(trace.generations, question, judge, segments=segments_of(trace)))
 
 
 def _read_pair_file(path: Path | None, positive: str | None) -> Any:
