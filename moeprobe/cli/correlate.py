@@ -165,7 +165,7 @@ def following(findings: "Findings", probes: tuple[str, ...], out: str, trace: "T
             continue
         # a label, or one probe that the question's name leads to, is found in the file; a file runs only when named
         words = ["moeprobe", "interchange", out]
-        if probes and (len(probes) > 1 or not is_known(question["name"])):
+        if probes and (len(probes) > 1 or not is_known(probes[index]) or not is_known(question["name"])):
             words += ["--probe", probes[index]]
         lines.append(f"\nNext: {shlex.join(words)}{source}")
     return "".join(lines)
