@@ -206,13 +206,15 @@ def _name(expression: str) -> str:
 
 
 def _parameters(leaves: Sequence[CheckedProbe]) -> dict[str, Scalar]:
-    """Every part's parameters as "part.key"; the part with what was set, where one probe is there in two settings."""
+    """Every part's parameters as "part.key"; where one probe is there in two settings, with what was set."""
+    settings: dict[str, list[dict[str, Scalar]]] = {}
+    for leaf in leaves:
+        settings.setdefault(leaf.name, []).append(leaf.parameters)
     found: dict[str, Scalar] = {}
     for leaf in leaves:
-        for key, value in leaf.parameters.items():
-            name = f"{leaf.name}.{key}"
-            if found.setdefault(name, value) != value:
-                found[f"{leaf.name}{spelled(_set_by_user(leaf))}.{key}"] = value
+        alike = all(one == leaf.parameters for one in settings[leaf.name])
+        name = leaf.name if alike else leaf.name + spelled(_set_by_user(leaf))
+        found |= {f"{name}.{key}": value for key, value in leaf.parameters.items()}
     return found
 
 

@@ -84,7 +84,7 @@ class _Reader:
         while text[place:].strip():
             found = _TOKEN.match(text, place)
             if found is None:
-                raise self._error("a quotation mark that is not closed", len(text[:place].rstrip()) + 1)
+                raise self._error("a quotation mark that is not closed", len(text) - len(text[place:].lstrip()))
             kind = str(found.lastgroup)
             self.tokens.append((kind, found[kind], found.start(kind)))
             place = found.end()
