@@ -203,6 +203,11 @@ def run_arms(
     decoding = decoding or Decoding()
     if decoding.samples > 1:
         raise InterchangeError("Behaviour is judged on one answer per prompt; leave samples at 1.")
+    if probe.reads_segments:
+        raise InterchangeError(
+            f"{probe.name!r} reads thinking or answer apart, which is not known of edited answers. Take a probe of the "
+            "whole text."
+        )
     total, done, answers = sum(len(arm.recipients) for arm in arms), 0, {}
     for arm in arms:
 

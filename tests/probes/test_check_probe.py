@@ -74,11 +74,10 @@ def _remembers(probe: Sound, passage: Passage) -> object:
 
 
 def _quadratic(probe: Sound, passage: Passage) -> object:
-    text = passage.text[:20_000]
-    if text.count("a") < len(text):
+    text = passage.text
+    if text.count("a") < len(text) or len(text) > 500_000:
         return Sound.read(probe, passage)
-    total = sum(text[start:].count("b") for start in range(0, len(text), 2))
-    return Reading(min(1.0, total))
+    return Reading(min(1.0, sum(text[start:].count("b") for start in range(0, len(text), 4))))
 
 
 def _backtracks(probe: Sound, passage: Passage) -> object:
