@@ -23,6 +23,15 @@ def probes() -> None:
     """Probes are classifiers of text: they say where a register (refusal, self-examination ...) occurs.
 
     They look at text, never at routing. A probe of your own is one Python file, named by its path; it runs only then.
+
+    \b
+    Wherever a probe is asked for (PROBE, --probe):
+      refusal                            by name
+      mine.py                            by path
+      "mine.py(least=3)"                 with a parameter
+      certainty.hedged, mine.py:hedged   one of several outputs
+      "refusal and not mine.py"          joined by and, or, not and parentheses
+      "refusal within answer"            only in the answer (or thinking, or where another probe marks)
     """
 
 

@@ -16,7 +16,8 @@ class OutputProbe:
     """The probe "NAME.OUTPUT": its score is that output, its spans are those labelled with it.
 
     A label fits when it is the output's name, with hyphens or spaces. Where no span of the probe's is labelled with
-    any of its outputs, they are all kept. The examples are those whose right answer for this output is known.
+    any of its outputs, they are all kept. The examples are those whose right answer for this output is known; none where
+    they are all of one kind, since nothing could be measured on them.
     """
 
     def __init__(self, whole: CheckedProbe, output: str) -> None:
@@ -54,7 +55,8 @@ class OutputProbe:
 
     def _asked(self, examples: Sequence[Example]) -> Sequence[Example]:
         known = [one for one in examples if self.output_name in one.outputs]
-        return [Example(one.text, one.outputs[self.output_name], one.prompt, one.note) for one in known]
+        asked = [Example(one.text, one.outputs[self.output_name], one.prompt, one.note) for one in known]
+        return asked if len({one.label for one in asked}) == 2 else []
 
 
 def output_of(whole: CheckedProbe, output: str) -> CheckedProbe:

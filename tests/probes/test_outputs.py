@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moeprobe.errors import ProbeError
-from moeprobe.probes import Example, Level, Passage, Reading, Span, checked, load_probe
+from moeprobe.probes import Example, Level, Passage, Reading, Span, checked, load_probe, probe_quality
 
 
 class Two:
@@ -138,7 +138,8 @@ def test_one_output_is_a_probe_of_its_own(tmp_path: Path) -> None:
     assert mild.read(Passage("abc")) == Reading(0.25, (Span(0, 1, 0.5, "mild"),))
     assert strong.read(Passage("abc")) == Reading(None, (Span(1, 2, 1.0, "very strong"),))
     assert mild.examples() == (Example("a", 1), Example("b", 0))
-    assert strong.examples() == (Example("b", 1),)
+    assert strong.examples() == ()  # one of one kind measures nothing
+    assert probe_quality(strong) is None
     assert (mild.parameters, strong.parameters) == ({"least": 1}, {"least": 3})
     assert load_probe(f"not {path}:very-strong(least=3)").name == "not two.very-strong(least=3)"
     assert load_probe(str(path)).output("mild").name == "two.mild"
