@@ -14,7 +14,7 @@ from moeprobe.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 # A fenced block, with the name of the file that the line above it says to save it as.
-BLOCK = re.compile(r"(?:^.*Save this as `([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:Save this as `([^`\n]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # A register that the compiled model's answers differ in.
 MINE = """

@@ -16,8 +16,8 @@ class OutputProbe:
     """The probe "NAME.OUTPUT": its score is that output, its spans are those labelled with it.
 
     A label fits when it is the output's name, with hyphens or spaces. Where no span of the probe's is labelled with
-    any of its outputs, they are all kept. The examples are those whose right answer for this output is known; none where
-    they are all of one kind, since nothing could be measured on them.
+    any of its outputs, they are all kept. The examples are those whose right answer for this output is known; none
+    where they are all of one kind, since nothing could be measured on them.
     """
 
     def __init__(self, whole: CheckedProbe, output: str) -> None:
