@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 # The rooms that users of the library import from, in the order of work.
 ROOMS = (
     "moeprobe", "moeprobe.prompts", "moeprobe.models", "moeprobe.engines", "moeprobe.trace", "moeprobe.probes",
-"moeprobe.correlate", "moeprobe.compare",
+    "moeprobe.testing", "moeprobe.correlate", "moeprobe.compare",
     "moeprobe.findings", "moeprobe.findings.frames", "moeprobe.sites", "moeprobe.editing", "moeprobe.pairs",
     "moeprobe.interchange", "moeprobe.report", "moeprobe.report.results", "moeprobe.report.paper", "moeprobe.stats",
 )  # fmt: skip

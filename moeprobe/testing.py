@@ -20,6 +20,8 @@ from moeprobe.probes import Example, Passage, Probe, check_probe_quality, checke
 if TYPE_CHECKING:
     from moeprobe.probes import CheckedProbe
 
+__all__ = ["HOSTILE", "check_probe"]
+
 HOSTILE = {
     "the empty text": "",
     "white space alone": " \t\r\n\u00a0\u2028\u3000" * 20,

@@ -4,7 +4,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_choice, check_optional, check_sites
+from moeprobe.findings.checks import check_choice, check_optional, check_sites, is_number
 from moeprobe.findings.evidence import check_confounds, check_positions, check_units
 from moeprobe.findings.examples import check_example
 

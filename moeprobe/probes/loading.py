@@ -92,7 +92,7 @@ def _leaf(leaf: Leaf, parameters: Mapping[str, object]) -> CheckedProbe:
     given = {**parameters, **leaf.parameters}
     if _is_path(leaf.source):
         path, _, output = leaf.source.partition(".py:")
-        found = _from_path(Path(path + ".py" if output else leaf.source), given)
+        found = _from_file(Path(path + ".py" if output else leaf.source), given)
     else:
         name, _, output = leaf.source.partition(".")
         found = _by_name(name, given)
@@ -118,12 +118,6 @@ def _by_name(name: str, given: Mapping[str, object]) -> CheckedProbe:
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
     advice = f"Did you mean {near[0]!r}?" if near else f"Known probes: {', '.join(known)}."
     raise ProbeError(f"No probe is called {name!r}. {advice} A file is named by its path, for example ./mine.py.")
-
-
-def _from_path(path: Path, given: Mapping[str, object]) -> CheckedProbe:
-    if path.is_dir():
-        raise ProbeError(f"{path} is a folder. Name the probe's file in it.")
-    return _from_file(path, given)
 
 
 def _from_file(path: Path, given: Mapping[str, object]) -> CheckedProbe:
