@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from moeprobe.errors import ProbeError
 
+_HOW = "See docs/probes.md, or let `moeprobe probes new NAME` write a file that works."
 _FACTS = ("name", "version", "level", "definition")
 
 
@@ -86,10 +87,9 @@ def _find(tree: ast.Module, where: str, attribute: str, constants: dict[str, str
 
 def miscounted(where: str, classes: int, functions: int) -> str:
     """The message where a file does not hold exactly one probe."""
-    also = f" and {functions} functions with @probe" if functions else ""
-    return (
-        f"{where} holds {classes or 'no'} classes with a method read(){also}. "
-        "Write PROBE = MyProbe at its end to say which one is the probe."
+    also = f" and {functions or 'no'} function{'' if functions == 1 else 's'} with @probe(...)"
+    return f"{where} holds {classes or 'no'} classes with a method read(){also}. " + (
+        "Write PROBE = MyProbe at its end to say which one is the probe." if classes + functions else _HOW
     )
 
 
