@@ -15,6 +15,7 @@ from moeprobe.cli.terminal import printable, table
 if TYPE_CHECKING:
     from moeprobe.probes import CheckedProbe, Example, Passage, Quality, Rate
     from moeprobe.probes.agreement import Agreement
+    from moeprobe.probes.quality import Trial
     from moeprobe.probes.steadiness import Speed, Unsteady
 
 _SHOWN = 12  # texts of each kind; --json has them all
@@ -43,15 +44,15 @@ def check_command(probe: str, labels: Path | None, least: float | None, as_json:
 
     judge = load_probe(probe)
     texts = _texts(judge, None if labels is None else read_labels(labels))
-    measured = [check_probe_quality(judge, examples, on) for on, examples in texts]
+    measured = [check_probe_quality(trial.judge, trial.examples, trial.on) for trial in texts]
     outputs = [
-        (name, one) for on, examples in texts for name, one in check_outputs(judge, examples, on).items()
-    ]  # fmt: skip
-    every = [example for _, examples in texts for example in examples]
+        (name, one) for trial in texts for name, one in check_outputs(trial.judge, trial.examples, trial.on).items()
+    ]
+    every = [example for trial in texts for example in trial.examples]
     shaky, pace = unsteady(lambda: load_probe(probe), every), speed(judge, every)
     if as_json:
         facts = {"name": judge.name, "version": judge.version, "level": judge.level}
-        body = {"probe": facts, "measured": [asdict(one) for one in measured]}
+        body: dict[str, Any] = {"probe": facts, "measured": [asdict(one) for one in measured]}
         body |= {"outputs": [{"output": name, **asdict(one)} for name, one in outputs]}
         body |= {"steady": not shaky, "unsteady": [asdict(one) for one in shaky]}
         click.echo(json.dumps(body | {"speed": None if pace is None else asdict(pace)}, indent=1))
@@ -96,16 +97,12 @@ def agree_command(probes: tuple[str, ...], labels: Path | None, run: Path | None
     click.echo("\n\n".join(_agreement_text(*one, len(passages)) for one in found))
 
 
-def _texts(judge: "CheckedProbe", given: "Sequence[Example] | None") -> "list[tuple[Any, Sequence[Example]]]":
+def _texts(judge: "CheckedProbe", given: "Sequence[Example] | None") -> "list[Trial]":
     """What there is to measure on, the most trustworthy last."""
     from moeprobe.errors import ProbeError
+    from moeprobe.probes.quality import Trial, trials_of
 
-    kinds = (
-        ("its own examples", judge.examples()),
-        ("held-out examples", judge.held_out()),
-        ("the labels given", given or ()),
-    )
-    found = [(on, examples) for on, examples in kinds if examples]
+    found = [*trials_of(judge), *([Trial("the labels given", judge, given)] if given else [])]
     if not found:
         raise ProbeError(f"Probe {judge.name} has no examples. Give some with --labels FILE.")
     return found
@@ -163,10 +160,13 @@ def _passages(labels: Path | None, run: Path | None) -> "tuple[list[Passage], li
     if labels is not None:
         found = [Passage(one.text, one.prompt) for one in read_labels(labels)]
         return found, [one.prompt for one in found]
+    from moeprobe.designs.segments import segments_of
     from moeprobe.trace import load_trace
 
-    generations = load_trace(run or Path()).generations
-    return [Passage(one.text, one.prompt_text) for one in generations], [one.prompt_id for one in generations]
+    trace = load_trace(run or Path())
+    parts = zip(trace.generations, segments_of(trace), strict=True)
+    found = [Passage(one.text, one.prompt_text, segments) for one, segments in parts]
+    return found, [one.prompt_id for one in trace.generations]
 
 
 def _compared(

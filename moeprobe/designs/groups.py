@@ -15,7 +15,7 @@ from moeprobe.gathering.inputs import GenerationLike
 from moeprobe.probes import Passage, Probe, Reading, Span, checked
 from moeprobe.probes.attenuation import attenuation
 from moeprobe.probes.parameters import Scalar
-from moeprobe.probes.quality import best_quality, quality_json
+from moeprobe.probes.quality import Quality, best_quality, quality_json
 from moeprobe.prompts import label_text
 
 THRESHOLD = 0.5
@@ -92,10 +92,6 @@ def probe_groups(
         )
     member = [LEFT_OUT if score is None else POSITIVE if score >= THRESHOLD else NEGATIVE for score in scores]
     measured = best_quality(judge)
-    answered = [(one, code == POSITIVE) for one, code in zip(generations, member, strict=True) if code != LEFT_OUT]
-    left = measured and attenuation(
-        measured, [called for _, called in answered], [one.prompt_id for one, _ in answered]
-    )
     return Groups(
         member=np.array(member, dtype=np.int64),
         scores=scores,
@@ -108,10 +104,23 @@ def probe_groups(
         positive=f"score >= {THRESHOLD}",
         negative=f"score < {THRESHOLD}",
         quality=None if measured is None else quality_json(measured),
-        attenuation=None if left is None else left.to_json(),
+        attenuation=_attenuation(measured, generations, member),
         abstained=abstained,
         grouping={"by": None, "positive": None, "negative": None, "only": only},
     )
+
+
+def _attenuation(
+    measured: Quality | None, generations: Sequence[GenerationLike], member: Sequence[int]
+) -> dict[str, Any] | None:
+    """What the probe's mistakes leave of a difference between the groups it made; None where that is not known."""
+    if measured is None:
+        return None
+    answered = [
+        (code == POSITIVE, one.prompt_id) for one, code in zip(generations, member, strict=True) if code != LEFT_OUT
+    ]
+    found = attenuation(measured, [called for called, _ in answered], [prompt for _, prompt in answered])
+    return None if found is None else found.to_json()
 
 
 def label_groups(

@@ -1,5 +1,6 @@
 """How good a probe is on labelled text: rates with 95 % intervals, and the passages it got wrong."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 from moeprobe.errors import ProbeError
 from moeprobe.probes.auc import area
 from moeprobe.probes.clusters import cluster_numbers
-from moeprobe.probes.contract import checked
+from moeprobe.probes.contract import CheckedProbe, checked
 from moeprobe.probes.probe import Example, Passage, Probe, Reading
 from moeprobe.probes.rates import Rate, balanced, f1_of, share
 
@@ -18,6 +19,15 @@ On = Literal["its own examples", "held-out examples", "cross-validation", "the l
 """On which text a figure was measured."""
 
 RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Text to measure a probe on, and what then stands for it: in cross-validation, its folds do."""
+
+    on: On
+    judge: CheckedProbe
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -123,42 +133,68 @@ def measure(name: str, examples: Sequence[Example], readings: Sequence[Reading],
         for example, reading, number in zip(examples, readings, numbers, strict=True)
         if reading.score is not None
     ]
-    labels = [example.label for example, _, _, _ in answered]
-    called = [score >= THRESHOLD for _, _, score, _ in answered]
-    prompt = [number for _, _, _, number in answered]
-    right = [call == bool(label) for call, label in zip(called, labels, strict=True)]
-    counts = {
-        cell: sum((label, call) == cell for label, call in zip(labels, called, strict=True))
-        for cell in ((0, False), (0, True), (1, False), (1, True))
-    }
-
-    def over(chosen: Sequence[bool]) -> Rate:
-        """The share of right answers among the chosen ones."""
-        kept = [index for index, one in enumerate(chosen) if one]
-        return share([right[index] for index in kept], [prompt[index] for index in kept])
-
-    recall, specificity = over([label == 1 for label in labels]), over([label == 0 for label in labels])
+    labels = [example.label for example, *_ in answered]
+    scores = [score for _, _, score, _ in answered]
+    right = [(score >= THRESHOLD) == bool(label) for score, label in zip(scores, labels, strict=True)]
+    cells = Counter((score >= THRESHOLD, label) for score, label in zip(scores, labels, strict=True))
+    rates = _rates(scores, labels, right, [number for *_, number in answered])
     return Quality(
         on=on,
         examples=len(examples),
         prompts=len(set(numbers)),
-        true_positives=counts[1, True],
-        false_positives=counts[0, True],
-        true_negatives=counts[0, False],
-        false_negatives=counts[1, False],
-        balanced_accuracy=balanced(recall, specificity, right, labels, prompt),
-        precision=over(called),
-        recall=recall,
-        specificity=specificity,
-        f1=f1_of(over([call or label == 1 for call, label in zip(called, labels, strict=True)])),
-        auc=area([score for _, _, score, _ in answered], labels, prompt),
+        true_positives=cells[True, 1],
+        false_positives=cells[True, 0],
+        true_negatives=cells[False, 0],
+        false_negatives=cells[False, 1],
+        balanced_accuracy=rates["balanced_accuracy"],
+        precision=rates["precision"],
+        recall=rates["recall"],
+        specificity=rates["specificity"],
+        f1=rates["f1"],
+        auc=rates["auc"],
         mistakes=tuple(
-            Mistake(example, reading)
-            for (example, reading, _, _), good in zip(answered, right, strict=True)
-            if not good
+            Mistake(example, reading) for (example, reading, *_), good in zip(answered, right, strict=True) if not good
         ),
         abstentions=tuple(one for one, reading in zip(examples, readings, strict=True) if reading.score is None),
     )
+
+
+def _rates(
+    scores: Sequence[float], labels: Sequence[int], right: Sequence[bool], prompts: Sequence[int]
+) -> dict[str, Rate]:
+    """All arguments are (answered texts,); `prompts` numbers their prompts."""
+
+    def over(chosen: Sequence[bool]) -> Rate:
+        """The share of right answers among the chosen ones."""
+        kept = [index for index, one in enumerate(chosen) if one]
+        return share([right[index] for index in kept], [prompts[index] for index in kept])
+
+    called = [score >= THRESHOLD for score in scores]
+    recall, specificity = over([label == 1 for label in labels]), over([label == 0 for label in labels])
+    return {
+        "balanced_accuracy": balanced(recall, specificity, right, labels, prompts),
+        "precision": over(called),
+        "recall": recall,
+        "specificity": specificity,
+        "f1": f1_of(over([call or label == 1 for call, label in zip(called, labels, strict=True)])),
+        "auc": area(scores, labels, prompts),
+    }
+
+
+def trials_of(judge: CheckedProbe) -> list[Trial]:
+    """What a probe brings to be measured on, the most trustworthy last.
+
+    A trained probe knows its own examples by heart. Where it has a method `cross_validated`, that gives a probe which
+    answers each of them as the model did that had not seen it, and this is measured instead.
+    """
+    folds = getattr(judge.inner, "cross_validated", None)
+    if callable(folds):
+        unseen = checked(folds())
+        found = [Trial("cross-validation", unseen, unseen.examples())]
+    else:
+        found = [Trial("its own examples", judge, judge.examples())]
+    found.append(Trial("held-out examples", judge, judge.held_out()))
+    return [trial for trial in found if trial.examples]
 
 
 def best_quality(probe: Probe) -> Quality | None:
@@ -170,9 +206,8 @@ def best_quality(probe: Probe) -> Quality | None:
         ProbeError: as `check_probe_quality`.
     """
     judge = checked(probe)
-    if held_out := judge.held_out():
-        return check_probe_quality(judge, held_out, "held-out examples")
-    return check_probe_quality(judge) if judge.examples() else None
+    trials = trials_of(judge)
+    return check_probe_quality(trials[-1].judge, trials[-1].examples, trials[-1].on) if trials else None
 
 
 def probe_quality(probe: Probe) -> dict[str, object] | None:

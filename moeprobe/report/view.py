@@ -287,9 +287,9 @@ def _quality(asked: Json) -> str:
         return "Not applicable: the labels or numbers were given." if given else "Not measured."
     return (
         f"On {limits.measured_on(quality)}: precision {limits.measured(quality['precision'])}, recall "
-        f"{limits.measured(quality['recall'])}, specificity {limits.measured(quality['specificity'])}, balanced accuracy "
-        f"{limits.measured(quality['balanced_accuracy'])} (95 % intervals; 1 is perfect, a balanced accuracy of 0.5 is "
-        f"guessing). {_attenuation(asked)}"
+        f"{limits.measured(quality['recall'])}, specificity {limits.measured(quality['specificity'])}, balanced "
+        f"accuracy {limits.measured(quality['balanced_accuracy'])} (95 % intervals; 1 is perfect, a balanced accuracy "
+        f"of 0.5 is guessing). {_attenuation(asked)}"
     ).strip()
 
 
@@ -303,9 +303,9 @@ def _attenuation(asked: Json) -> str:
         for key in ("factor", "share")
     )
     return (
-        f"Its mistakes mix the groups, so differences look smaller than they are: as measured, about {factor} of a true "
-        f"difference would show. About {share} of the generations would truly be positive. Basis: {found['basis']}. "
-        "No p value is changed by this."
+        f"Its mistakes mix the groups, so differences look smaller than they are: as measured, about {factor} of a "
+        f"true difference would show. About {share} of the generations would truly be positive. Basis: "
+        f"{found['basis']}. No p value is changed by this."
     )
 
 
