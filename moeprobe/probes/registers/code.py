@@ -116,9 +116,11 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]{0,20})")
 _PROSE_TAGS = frozenset({"text", "txt", "plaintext", "plain", "markdown", "md", "quote", "poem"})
 _PROSE = re.compile(r"^\s*(?:[-*•] |\d{1,2}[.)] )?[A-Za-z'’,;]+(?: \(?[A-Za-z'’-]{1,20}[),;:.!?]{0,2}){3,}")
 _SYMBOLS = re.compile(r"[{}\[\]()<>=;$_|\\/#@*&^%~]")
+_BRACKETS = re.compile(r"[{}\[\]()<>=;_$\\]")
+_FEW_BRACKETS = 3
 _LONGEST = 400  # characters of a line that are looked at
 _LINES = 4  # of a block that are counted: the best ones
-_TAGGED, _FENCED, _DENSE, _PER_PROSE_LINE = 5.0, 1.0, 3.5, -1.5
+_TAGGED, _FENCED, _DENSE, _BRACKETED, _PER_PROSE_LINE = 5.0, 1.0, 3.5, 1.5, -1.0
 
 
 @dataclass
@@ -208,6 +210,8 @@ def _add(block: _Block, line: str, end: int) -> None:
         block.prose += 1
     elif dense and block.bonus:
         block.weights.append(_DENSE)
+    elif len(_BRACKETS.findall(line)) >= _FEW_BRACKETS and dense:
+        block.weights.append(_BRACKETED)
 
 
 def _joined(blocks: list[_Block]) -> list[_Block]:

@@ -57,10 +57,9 @@ BEFORE: tuple[Cue, ...] = (
     cue(
         "mentioned",
         -6.0,
-        r"\b(?:words?|phrases?|terms?|expression|title|titled|entitled|called|named|means?|meant|known as|so-called|"
-        r"letters?|"
-        r"songs?|films?|books?|novels?|poems?|buttons?|fields?|click|press|translate|as|spelled)(?: (?:is|like|of|"
-        r"was))? ?[,:]?\s*$",
+        r"\b(?:words?|phrases?|terms?|expression|title|titled|entitled|named|known as|so-called|letters?|songs?|"
+        r"films?|books?|"
+        r"novels?|poems?|buttons?|fields?|click|press)(?: (?:is|like|of|was))? ?[,:]?\s*$",
     ),
     cue(
         "offered",
@@ -78,6 +77,10 @@ BEFORE: tuple[Cue, ...] = (
         ),
     ),
 )
+SHORT_BEFORE: tuple[Cue, ...] = (
+    cue("a word itself", -6.0, r"\b(?:called|means?|meant|translate|as|spelled) ?[,:]?\s*$"),
+)
+"""Only before three words or fewer: "called 'save'", but not "called it 'a cowardly act against the people'"."""
 AFTER: tuple[Cue, ...] = (
     Cue("reported after", 6.0, re.compile(rf"^[,.!?]?\s*(?:{_WHO} {_VERB}|{_VERB} {_WHO})\b")),
     Cue("attributed after", 6.0, re.compile(r"^\s*(?:>\s*)?[—–~-]{1,2}\s*[A-Z]")),
@@ -118,7 +121,8 @@ _BLOCK = re.compile(
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.MULTILINE)
 _ENDS = (".", "!", "?", ",", "…")
-_BLOCK_WEIGHT, _SENTENCE, _LONG, _SHORT, _SPEECH_LINE, _ALONE = 5.0, 1.5, 1.0, -2.5, 3.0, 1.5
+_CAPITALS = re.compile(r"(?:(?:[A-Z\d][\w'-]*|of|the|and|a|an|in|on|to|for|with|at|by)[,:]? ?)+[.,!?]?")  # titles
+_BLOCK_WEIGHT, _SENTENCE, _LONG, _SHORT, _SPEECH_LINE, _ALONE, _TITLE = 5.0, 1.5, 3.0, -2.5, 3.0, 1.5, -2.0
 
 
 class Quotation:
@@ -128,12 +132,12 @@ class Quotation:
     version = "1"
     level: Level = "sentence"
     definition = (
-        "The answer gives the words of another, marked as such, in English: quoted directly and attributed (he "
-        "said, as "
-        "the poet put it, a sign that reads), as lines of dialogue or a block quote, or reported (she said that, they "
-        "asked whether). Quotation marks alone do not count: titles, words that are mentioned or doubted, labels of "
-        "buttons, inches, and text that is offered to be said or written. What the speaker says itself does not count, "
-        "nor thoughts, nor what a study found or a clock says, nor speech without its content (he thanked them)."
+        "The answer gives the words of another, marked as such, in English: quoted directly and attributed (he said, "
+        "as the poet put it, a sign that reads), a longer quotation, lines of dialogue, a block quote, or reported "
+        "(she said that, they asked whether). Quotation marks alone do not count: titles, words that are mentioned or "
+        "doubted, labels of buttons, inches, and text that is offered to be said or written. What the speaker says "
+        "itself does not count, nor thoughts, nor what a study found or a clock says, nor speech without its content "
+        "(he thanked them)."
     )
 
     def examples(self) -> Sequence[Example]:
@@ -166,7 +170,11 @@ def _quoted(text: str) -> Iterator[tuple[int, int, float]]:
         odds = BIAS + sum(present(BEFORE, text[max(line, start - 90) : start]).values())
         odds += sum(present(AFTER, text[end : end + 60]).values())
         ended = inner.endswith(_ENDS)
-        odds += _SENTENCE * (ended and words > 1) + _LONG * (words >= 5) + _SHORT * (words <= 2 and not ended)
+        odds += _SENTENCE * (ended and words > 1) + _SHORT * (words <= 2 and not ended)
+        if words <= 3:
+            odds += sum(present(SHORT_BEFORE, text[max(line, start - 30) : start]).values())
+        elif words >= 5:
+            odds += _TITLE if _CAPITALS.fullmatch(inner) else _LONG
         if _alone(text, start, end):
             odds += _ALONE + _SPEECH_LINE * (lines >= 2)
         yield start, end, odds
