@@ -4,18 +4,16 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from moeprobe.cli.checking import agree_command, check_command
 from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
 
 # Columns of the list that are left out where no probe has anything there.
 _OPTIONAL = ("outputs", "parameters")
-
-if TYPE_CHECKING:
-    from moeprobe.probes import Quality
 
 
 @click.group(short_help="List, show and check register probes.")
@@ -129,33 +127,5 @@ def _set_to(parameters: dict[str, Any]) -> str:
     return spelled(parameters)[1:-1]
 
 
-@probes.command("check")
-@click.argument("probe", metavar="NAME|PATH")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="JSONL: text, label 0 or 1, prompt.")
-@json_option
-def check_command(probe: str, labels: Path | None, as_json: bool) -> None:
-    """How good a probe is on its own examples, or on a labelled file."""
-    from moeprobe.probes import check_probe_quality, load_probe, read_labels
-
-    quality = check_probe_quality(load_probe(probe), None if labels is None else read_labels(labels))
-    if as_json:
-        click.echo(json.dumps(asdict(quality), indent=1))
-        return
-    click.echo(_quality_text(quality))
-
-
-def _quality_text(quality: "Quality") -> str:
-    names = ("balanced_accuracy", "precision", "recall", "specificity", "f1")
-    rates = {name.replace("_", " "): getattr(quality, name) for name in names}
-    lines = [
-        (name, "-", "-") if rate.value is None else (name, f"{rate.value:.3f}", f"[{rate.low:.3f}, {rate.high:.3f}]")
-        for name, rate in rates.items()
-    ]
-    wrong = [
-        f"  {mistake.example.label} but scored {mistake.reading.score:.2f}: {mistake.example.text[:100]}".replace(
-            "\n", " "
-        )
-        for mistake in quality.mistakes
-    ]
-    head = f"{quality.examples} examples, {len(quality.abstentions)} abstentions, {len(wrong)} wrong"
-    return "\n".join([head, "", table(("measure", "value", "95 % CI"), lines), "", *map(printable, wrong)]).rstrip()
+probes.add_command(check_command)
+probes.add_command(agree_command)

@@ -25,8 +25,14 @@ Json = dict[str, Any]
 
 def asked_of(groups: Groups, design: Design) -> Json:
     """What was asked, without the answer."""
-    names = ("name", "kind", "version", "parameters", "definition", "positive", "negative", "quality", "grouping")
+    names = (
+        "name", "kind", "version", "parameters", "definition", "positive", "negative", "quality", "attenuation",
+        "grouping",
+    )  # fmt: skip
     asked = {name: getattr(groups, name) for name in names}
+    if design.kind != "two groups":
+        # Marks and scores were not measured, and of pairs it matters whether both can truly be alike.
+        asked["attenuation"] = None
     if design.kind == "within generations":
         asked |= {"positive": MARKED, "negative": OTHER_TOKENS}
     return asked

@@ -12,8 +12,10 @@ from moeprobe.designs.values import is_number, number_of, value_of
 from moeprobe.errors import FindingsError, StatsError
 from moeprobe.fields import Fields
 from moeprobe.gathering.inputs import GenerationLike
-from moeprobe.probes import Passage, Probe, Reading, Span, checked, probe_quality
+from moeprobe.probes import Passage, Probe, Reading, Span, checked
+from moeprobe.probes.attenuation import attenuation
 from moeprobe.probes.parameters import Scalar
+from moeprobe.probes.quality import Quality, best_quality, quality_json
 from moeprobe.prompts import label_text
 
 THRESHOLD = 0.5
@@ -30,7 +32,7 @@ class Groups:
         member: (generations,) POSITIVE, NEGATIVE or LEFT_OUT.
         scores: probe score or number of each generation; None for labels and where the probe abstained.
         spans: what the probe marked in each generation's text.
-        name, kind, version, definition, parameters, positive, negative, quality: as in docs/findings.md.
+        name, kind, version, definition, parameters, positive, negative, quality, attenuation: as in docs/findings.md.
         abstained, unlabelled: how many generations were left out, and why.
         grouping: how the groups were made (by, positive, negative, only): enough for `regroup`.
         notes: sentences a reader must see.
@@ -48,6 +50,7 @@ class Groups:
     version: str | None = None
     parameters: dict[str, Scalar] = field(default_factory=dict)
     quality: dict[str, Any] | None = None
+    attenuation: dict[str, Any] | None = None
     abstained: int = 0
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
@@ -88,6 +91,7 @@ def probe_groups(
             "Check that it is meant for such text, or choose another probe."
         )
     member = [LEFT_OUT if score is None else POSITIVE if score >= THRESHOLD else NEGATIVE for score in scores]
+    measured = best_quality(judge)
     return Groups(
         member=np.array(member, dtype=np.int64),
         scores=scores,
@@ -99,10 +103,24 @@ def probe_groups(
         definition=judge.definition,
         positive=f"score >= {THRESHOLD}",
         negative=f"score < {THRESHOLD}",
-        quality=probe_quality(judge),
+        quality=None if measured is None else quality_json(measured),
+        attenuation=_attenuation(measured, generations, member),
         abstained=abstained,
         grouping={"by": None, "positive": None, "negative": None, "only": only},
     )
+
+
+def _attenuation(
+    measured: Quality | None, generations: Sequence[GenerationLike], member: Sequence[int]
+) -> dict[str, Any] | None:
+    """What the probe's mistakes leave of a difference between the groups it made; None where that is not known."""
+    if measured is None:
+        return None
+    answered = [
+        (code == POSITIVE, one.prompt_id) for one, code in zip(generations, member, strict=True) if code != LEFT_OUT
+    ]
+    found = attenuation(measured, [called for called, _ in answered], [prompt for _, prompt in answered])
+    return None if found is None else found.to_json()
 
 
 def label_groups(

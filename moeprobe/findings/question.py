@@ -7,6 +7,7 @@ from moeprobe.fields import Fields
 from moeprobe.findings.checks import check_choice, check_optional, check_sites, is_number
 from moeprobe.findings.evidence import check_confounds, check_positions, check_units
 from moeprobe.findings.examples import check_example
+from moeprobe.findings.quality import check_quality
 
 KINDS = ("two groups", "pairs", "scores", "within generations")
 LAYER = ("jsd", "jsd_p", "jsd_q", "entropy1", "entropy0", "entropy_p", "entropy_q", "largest_load")
@@ -25,8 +26,7 @@ def check_question(item: object, where: str) -> dict[str, Any]:
     fields.optional_text("version")
     check_choice(fields, "kind", ("probe", "label"))
     _check_parameters(fields)
-    if fields.data.get("quality") is not None:
-        _check_quality(Fields(fields.section("quality"), f"{where}, quality", FindingsError))
+    check_quality(fields)
     _check_design(Fields(fields.section("design"), f"{where}, design", FindingsError))
     for index, layer in enumerate(fields.items("layers")):
         _check_layer(Fields(layer, f"{where}, layers[{index}]", FindingsError))
@@ -128,10 +128,3 @@ def _check_parameters(fields: Fields) -> None:
     for key, value in fields.section("parameters").items() if "parameters" in fields.data else ():
         if not isinstance(value, str | bool) and not is_number(value):
             raise FindingsError(f"{fields.where}: the parameter {key!r} must be a number, a text, true or false.")
-
-
-def _check_quality(fields: Fields) -> None:
-    fields.integer("examples")
-    for name in ("precision", "recall", "balanced_accuracy"):
-        rate = Fields(fields.section(name), f"{fields.where}, {name}", FindingsError)
-        rate.optional_number("value")

@@ -6,7 +6,8 @@ from moeprobe.probes.labels import read_labels
 from moeprobe.probes.listing import ProbeListing, list_probes
 from moeprobe.probes.loading import load_probe
 from moeprobe.probes.probe import Example, Level, Passage, Probe, Reading, Span
-from moeprobe.probes.quality import Mistake, Quality, Rate, check_probe_quality, probe_quality
+from moeprobe.probes.quality import Mistake, Quality, check_probe_quality, probe_quality
+from moeprobe.probes.rates import Rate
 from moeprobe.probes.sentences import Sentence, split_sentences
 
 __all__ = [

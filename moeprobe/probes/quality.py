@@ -1,29 +1,33 @@
-"""How good a probe is on labelled text: rates with 95 % intervals, and the passages it got wrong.
+"""How good a probe is on labelled text: rates with 95 % intervals, and the passages it got wrong."""
 
-All intervals are closed formulas, so a perfect record still gets an honest lower end (a bootstrap would say [1, 1]).
-"""
-
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from moeprobe.errors import ProbeError
-from moeprobe.probes.contract import checked
+from moeprobe.probes.auc import area
+from moeprobe.probes.clusters import cluster_numbers
+from moeprobe.probes.contract import CheckedProbe, checked
 from moeprobe.probes.probe import Example, Passage, Probe, Reading
+from moeprobe.probes.rates import Rate, balanced, f1_of, share
 
 THRESHOLD = 0.5
 """A passage is called positive from this score on."""
 
-_Z = 1.959963984540054  # the 0.975 quantile of the standard normal distribution
+On = Literal["its own examples", "held-out examples", "cross-validation", "the labels given"]
+"""On which text a figure was measured."""
+
+RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
 
 
 @dataclass(frozen=True)
-class Rate:
-    """A figure in [0, 1] with its 95 % interval; all three None where nothing could be counted."""
+class Trial:
+    """Text to measure a probe on, and what then stands for it: in cross-validation, its folds do."""
 
-    value: float | None
-    low: float | None
-    high: float | None
+    on: On
+    judge: CheckedProbe
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -39,122 +43,196 @@ class Quality:
     """How a probe did on labelled examples.
 
     Attributes:
+        on: which text this was.
         examples: how many were given; all rates are over those that the probe answered.
+        prompts: how many different prompts they answer; a text without a prompt counts as one of its own. Where this
+            is less than `examples`, the intervals are wider for it (`clusters.shrinkage`).
         true_positives, false_positives, true_negatives, false_negatives: counts of answered examples.
         precision, recall, specificity: Wilson (1927) intervals.
         balanced_accuracy: mean of recall and specificity; interval from their Wilson limits by MOVER (Zou & Donner
             2008).
         f1: interval from Wilson limits of TP / (TP + FP + FN), of which F1 is an increasing function.
+        auc: of the scores (`auc.area`).
         mistakes: the wrong ones, in the order given.
         abstentions: the examples on which the probe gave no score.
     """
 
+    on: str
     examples: int
+    prompts: int
     true_positives: int
     false_positives: int
     true_negatives: int
     false_negatives: int
+    balanced_accuracy: Rate
     precision: Rate
     recall: Rate
     specificity: Rate
-    balanced_accuracy: Rate
     f1: Rate
+    auc: Rate
     mistakes: tuple[Mistake, ...]
     abstentions: tuple[Example, ...]
 
 
-def check_probe_quality(probe: Probe, examples: Sequence[Example] | None = None) -> Quality:
+def check_probe_quality(
+    probe: Probe, examples: Sequence[Example] | None = None, on: On = "its own examples"
+) -> Quality:
     """Let `probe` read labelled examples and count how it did.
 
     Args:
         probe: any probe; it is checked while it reads.
         examples: labelled passages; None: the probe's own.
+        on: what these examples are, in words.
 
     Raises:
         ProbeError: no example of one of the two classes (nothing could be said then), or the probe breaks its contract.
     """
     judge = checked(probe)
     given = tuple(judge.examples() if examples is None else examples)
-    positives = sum(example.label for example in given)
-    if not 0 < positives < len(given):
-        raise ProbeError(
-            f"Probe {judge.name}: {positives} positive and {len(given) - positives} negative examples. "
-            "To say how good it is, there must be some of both kinds."
-        )
-    readings = [(example, judge.read(Passage(example.text, example.prompt))) for example in given]
-    counts = {(label, called): 0 for label in (0, 1) for called in (False, True)}
-    mistakes = []
-    for example, reading in readings:
-        if reading.score is None:
-            continue
-        called = reading.score >= THRESHOLD
-        counts[example.label, called] += 1
-        if called != bool(example.label):
-            mistakes.append(Mistake(example, reading))
-    hits, misses = counts[1, True], counts[1, False]
-    alarms, passes = counts[0, True], counts[0, False]
-    recall, specificity = wilson(hits, hits + misses), wilson(passes, passes + alarms)
+    _check_kinds(judge.name, given)
+    return measure(judge.name, given, [judge.read(Passage(one.text, one.prompt)) for one in given], on)
+
+
+def check_outputs(probe: Probe, examples: Sequence[Example], on: On = "its own examples") -> dict[str, Quality]:
+    """The same for each further output of a probe, over the examples whose `outputs` say what is right.
+
+    Returns:
+        Name of the output -> its quality. An output with right answers of one kind only, or none, is left out.
+
+    Raises:
+        ProbeError: the probe breaks its contract.
+    """
+    judge = checked(probe)
+    used = [one for one in examples if one.outputs]
+    readings = [judge.read(Passage(one.text, one.prompt)) for one in used]
+    found = {}
+    for name in judge.outputs:
+        told = [(one, reading) for one, reading in zip(used, readings, strict=True) if name in one.outputs]
+        right = [Example(one.text, one.outputs[name], one.prompt, one.note) for one, _ in told]
+        if 0 < sum(one.label for one in right) < len(right):
+            scores = [Reading(reading.outputs[name]) for _, reading in told]
+            found[name] = measure(f"{judge.name}.{name}", right, scores, on)
+    return found
+
+
+def measure(name: str, examples: Sequence[Example], readings: Sequence[Reading], on: str) -> Quality:
+    """Count readings that were made already, for example by the folds of a cross-validation.
+
+    Args:
+        name: of the probe, for messages.
+        examples, readings: (examples,) in the same order.
+        on: which text this is.
+
+    Raises:
+        ProbeError: no example of one of the two classes.
+    """
+    _check_kinds(name, examples)
+    numbers = cluster_numbers([one.prompt for one in examples])
+    answered = [
+        (example, reading, reading.score, number)
+        for example, reading, number in zip(examples, readings, numbers, strict=True)
+        if reading.score is not None
+    ]
+    labels = [example.label for example, *_ in answered]
+    scores = [score for _, _, score, _ in answered]
+    right = [(score >= THRESHOLD) == bool(label) for score, label in zip(scores, labels, strict=True)]
+    cells = Counter((score >= THRESHOLD, label) for score, label in zip(scores, labels, strict=True))
+    rates = _rates(scores, labels, right, [number for *_, number in answered])
     return Quality(
-        examples=len(given),
-        true_positives=hits,
-        false_positives=alarms,
-        true_negatives=passes,
-        false_negatives=misses,
-        precision=wilson(hits, hits + alarms),
-        recall=recall,
-        specificity=specificity,
-        balanced_accuracy=_mean(recall, specificity),
-        f1=_f1(wilson(hits, hits + alarms + misses)),
-        mistakes=tuple(mistakes),
-        abstentions=tuple(example for example, reading in readings if reading.score is None),
+        on=on,
+        examples=len(examples),
+        prompts=len(set(numbers)),
+        true_positives=cells[True, 1],
+        false_positives=cells[True, 0],
+        true_negatives=cells[False, 0],
+        false_negatives=cells[False, 1],
+        balanced_accuracy=rates["balanced_accuracy"],
+        precision=rates["precision"],
+        recall=rates["recall"],
+        specificity=rates["specificity"],
+        f1=rates["f1"],
+        auc=rates["auc"],
+        mistakes=tuple(
+            Mistake(example, reading) for (example, reading, *_), good in zip(answered, right, strict=True) if not good
+        ),
+        abstentions=tuple(one for one, reading in zip(examples, readings, strict=True) if reading.score is None),
     )
 
 
-def probe_quality(probe: Probe) -> dict[str, object] | None:
-    """A probe's record on its own examples, as `questions[].quality` of findings.json wants it (docs/findings.md).
+def _rates(
+    scores: Sequence[float], labels: Sequence[int], right: Sequence[bool], prompts: Sequence[int]
+) -> dict[str, Rate]:
+    """All arguments are (answered texts,); `prompts` numbers their prompts."""
+
+    def over(chosen: Sequence[bool]) -> Rate:
+        """The share of right answers among the chosen ones."""
+        kept = [index for index, one in enumerate(chosen) if one]
+        return share([right[index] for index in kept], [prompts[index] for index in kept])
+
+    called = [score >= THRESHOLD for score in scores]
+    recall, specificity = over([label == 1 for label in labels]), over([label == 0 for label in labels])
+    return {
+        "balanced_accuracy": balanced(recall, specificity, right, labels, prompts),
+        "precision": over(called),
+        "recall": recall,
+        "specificity": specificity,
+        "f1": f1_of(over([call or label == 1 for call, label in zip(called, labels, strict=True)])),
+        "auc": area(scores, labels, prompts),
+    }
+
+
+def trials_of(judge: CheckedProbe) -> list[Trial]:
+    """What a probe brings to be measured on, the most trustworthy last.
+
+    A trained probe knows its own examples by heart. Where it has a method `cross_validated`, that gives a probe which
+    answers each of them as the model did that had not seen it, and this is measured instead.
+    """
+    folds = getattr(judge.inner, "cross_validated", None)
+    if callable(folds):
+        unseen = checked(folds())
+        found = [Trial("cross-validation", unseen, unseen.examples())]
+    else:
+        found = [Trial("its own examples", judge, judge.examples())]
+    found.append(Trial("held-out examples", judge, judge.held_out()))
+    return [trial for trial in found if trial.examples]
+
+
+def best_quality(probe: Probe) -> Quality | None:
+    """A probe's record on text that its rule was not made on where it has some, else on its own examples.
 
     None for a probe without examples, such as one composed of others: its quality is not measured.
 
     Raises:
         ProbeError: as `check_probe_quality`.
     """
-    if not checked(probe).examples():
-        return None
-    quality = check_probe_quality(probe)
-    rates = {"precision": quality.precision, "recall": quality.recall, "balanced_accuracy": quality.balanced_accuracy}
-    return {"examples": quality.examples} | {
-        name: {"value": rate.value, "ci": [rate.low, rate.high]} for name, rate in rates.items()
+    judge = checked(probe)
+    trials = trials_of(judge)
+    return check_probe_quality(trials[-1].judge, trials[-1].examples, trials[-1].on) if trials else None
+
+
+def probe_quality(probe: Probe) -> dict[str, object] | None:
+    """`best_quality` as `questions[].quality` of findings.json wants it (docs/findings.md).
+
+    Raises:
+        ProbeError: as `check_probe_quality`.
+    """
+    found = best_quality(probe)
+    return None if found is None else quality_json(found)
+
+
+def quality_json(quality: Quality) -> dict[str, object]:
+    """The figures without the texts: `{on, examples, ...}`, each rate `{value, ci}`."""
+    rates: Mapping[str, Rate] = {name: getattr(quality, name) for name in RATES}
+    return {"on": quality.on, "examples": quality.examples} | {
+        name: {"value": rate.value, "ci": None if rate.low is None else [rate.low, rate.high]}
+        for name, rate in rates.items()
     }
 
 
-def wilson(hits: int, trials: int) -> Rate:
-    """A share with its 95 % score interval (Wilson 1927, no continuity correction)."""
-    if trials == 0:
-        return Rate(None, None, None)
-    share = hits / trials
-    scale = 1 + _Z**2 / trials
-    centre = (share + _Z**2 / (2 * trials)) / scale
-    half = _Z * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2)) / scale
-    return Rate(
-        share, 0.0 if hits == 0 else max(0.0, centre - half), 1.0 if hits == trials else min(1.0, centre + half)
-    )
-
-
-def _mean(first: Rate, second: Rate) -> Rate:
-    """The mean of two independent shares. MOVER: the distances to the limits add as squares."""
-    if first.value is None or first.low is None or first.high is None:
-        return Rate(None, None, None)
-    if second.value is None or second.low is None or second.high is None:
-        return Rate(None, None, None)
-    value = (first.value + second.value) / 2
-    below = math.hypot(first.value - first.low, second.value - second.low) / 2
-    above = math.hypot(first.high - first.value, second.high - second.value) / 2
-    return Rate(value, value - below, value + above)
-
-
-def _f1(overlap: Rate) -> Rate:
-    """F1 = 2J / (1 + J) with J = TP / (TP + FP + FN), a binomial share given how many are not true negatives."""
-    values = [
-        None if share is None else 2 * share / (1 + share) for share in (overlap.value, overlap.low, overlap.high)
-    ]
-    return Rate(*values)
+def _check_kinds(name: str, examples: Sequence[Example]) -> None:
+    positives = sum(one.label for one in examples)
+    if not 0 < positives < len(examples):
+        raise ProbeError(
+            f"Probe {name}: {positives} positive and {len(examples) - positives} negative examples. "
+            "To say how good it is, there must be some of both kinds."
+        )

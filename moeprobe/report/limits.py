@@ -154,7 +154,7 @@ def _groups(question: Json, voice: Voice) -> Limit:
     wrong = "" if balanced is None else f", so about {figures.percent(100 * (1 - balanced))} are sorted wrongly there"
     return Limit(
         "Not that every generation was sorted rightly",
-        f"On {figures.count(int(quality['examples']), 'labelled example')} of its own, the probe has precision "
+        f"On {measured_on(quality)}, the probe has precision "
         f"{measured(quality['precision'])}, recall {measured(quality['recall'])} and balanced accuracy "
         f"{measured(quality['balanced_accuracy'])}{wrong}. On other text it can do worse.",
     )
@@ -169,8 +169,18 @@ def _other_use(quality: Json, voice: Voice) -> Limit:
     return Limit(
         heading,
         f"{unknown}. It sorts whole texts with balanced accuracy {measured(quality['balanced_accuracy'])}, on "
-        f"{figures.count(int(quality['examples']), 'labelled example')} of its own.",
+        f"{measured_on(quality)}.",
     )
+
+
+def measured_on(quality: Json) -> str:
+    """What a probe's quality was measured on: ``40 held-out examples``."""
+    number = int(quality["examples"])
+    if quality["on"] == "its own examples":
+        return f"{figures.count(number, 'labelled example')} of its own"
+    if quality["on"] == "held-out examples":
+        return f"{figures.count(number, 'labelled example')} that it was not made on"
+    return f"{figures.count(number, 'labelled example')} ({quality['on']})"
 
 
 def measured(value: Json) -> str:

@@ -286,10 +286,26 @@ def _quality(asked: Json) -> str:
         given = asked["kind"] == "label"
         return "Not applicable: the labels or numbers were given." if given else "Not measured."
     return (
-        f"On {figures.count(int(quality['examples']), 'labelled example')}: precision "
-        f"{limits.measured(quality['precision'])}, recall {limits.measured(quality['recall'])}, balanced accuracy "
-        f"{limits.measured(quality['balanced_accuracy'])} (95 % intervals; 1 is perfect, a balanced accuracy of 0.5 is "
-        "guessing)."
+        f"On {limits.measured_on(quality)}: precision {limits.measured(quality['precision'])}, recall "
+        f"{limits.measured(quality['recall'])}, specificity {limits.measured(quality['specificity'])}, balanced "
+        f"accuracy {limits.measured(quality['balanced_accuracy'])} (95 % intervals; 1 is perfect, a balanced accuracy "
+        f"of 0.5 is guessing). {_attenuation(asked)}"
+    ).strip()
+
+
+def _attenuation(asked: Json) -> str:
+    """How much of a true difference the probe's mistakes leave, in words."""
+    found = asked["attenuation"]
+    if found is None:
+        return ""
+    factor, share = (
+        f"{figures.percent(100 * found[key]['value'])} {figures.interval(found[key]['ci'], 100, 0)}"
+        for key in ("factor", "share")
+    )
+    return (
+        f"Its mistakes mix the groups, so differences look smaller than they are: as measured, about {factor} of a "
+        f"true difference would show. About {share} of the generations would truly be positive. Basis: "
+        f"{found['basis']}. No p value is changed by this."
     )
 
 

@@ -97,7 +97,8 @@ def test_probes(run: Run, tmp_path: Path) -> None:
     labels = tmp_path / "l.jsonl"
     labels.write_text('{"text": "I cannot help with that.", "label": 1}\n{"text": "Boil the eggs.", "label": 0}\n')
     body = json.loads(run("probes", "check", "refusal", "--labels", labels, "--json")[1])
-    assert body["balanced_accuracy"]["value"] == 1.0
+    assert [one["on"] for one in body["measured"]][-1] == "the labels given"
+    assert body["measured"][-1]["balanced_accuracy"]["value"] == 1.0
     labels.write_text('{"text": "x"}\n')
     code, _, err = run("probes", "check", "refusal", "--labels", labels)
     assert (code, "l.jsonl" in err) == (1, True)

@@ -293,6 +293,7 @@ def test_probe_question():
     question, rows, _ = correlate(trace, probe=Judge({word: 1}))
     assert question["name"] == rows[0]["probe"] == "judge"
     assert question["quality"]["examples"] == 2
+    assert "attenuation" in question
     assert question["design"]["positive"]["generations"] == len(positives)
     with pytest.raises(StatsError, match="with a probe the score decides"):
         correlate(trace, probe=Judge({word: 1}), positive="1")

@@ -111,6 +111,7 @@ def test_probe_scores():
     assert groups.abstained == 1
     assert (groups.name, groups.kind, groups.version) == ("scorer", "probe", "1")
     assert groups.quality["examples"] == 2
+    assert groups.attenuation is None  # it calls both of its own examples positive: no better than guessing
     assert groups.spans[0] == (Span(0, 4, 0.9, "mark"),)
     assert Passage("text 3", "hello ") in probe.seen
 
@@ -184,3 +185,16 @@ def test_counts_are_plain_numbers():
     groups = probe_groups(generations, Scorer({"text 0": 0.9}), only="set=a")
     assert (type(groups.abstained), groups.abstained) == (int, 1)
     assert type(label_groups(labelled([1, 0, None]), "label").unlabelled) is int
+
+
+def test_a_measured_probe_says_what_its_mistakes_leave():
+    class Measured(Scorer):
+        def examples(self):
+            return [Example(f"text {number}", number % 2) for number in range(20)]
+
+    scores = {f"text {number}": float(number % 2) for number in range(30)}
+    groups = probe_groups(labelled([None] * 30), Measured(scores | {"text 0": 1.0}))
+    assert groups.quality["specificity"]["value"] == 0.9
+    # 16 of 30 called positive with Se = 1, Sp = .9: share (16/30 - .1) / .9 = .48148; PPV + NPV - 1 = .90278
+    assert groups.attenuation["share"]["value"] == pytest.approx(0.481481, abs=1e-6)
+    assert groups.attenuation["factor"]["value"] == pytest.approx(0.902778, abs=1e-6)

@@ -10,7 +10,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 from moeprobe.errors import ProbeError
 from moeprobe.probes import Example, Level, Passage, Rate, Reading, check_probe_quality, probe_quality
-from moeprobe.probes.quality import wilson
+from moeprobe.probes.quality import RATES
+from moeprobe.probes.rates import wilson
 
 
 class Parrot:
@@ -116,7 +117,8 @@ def test_needs_both_kinds(examples: list[Example]) -> None:
 
 def test_quality_for_findings_has_the_documented_form() -> None:
     quality = json.loads(json.dumps(probe_quality(Parrot()), allow_nan=False))
-    assert set(quality) == {"examples", "precision", "recall", "balanced_accuracy"}
+    assert set(quality) == {"on", "examples", *RATES}
+    assert quality["on"] == "its own examples"
     assert quality["examples"] == 20
     assert quality["recall"]["value"] == 0.8
     assert quality["recall"]["ci"] == pytest.approx([0.490162, 0.943318], abs=1e-5)

@@ -262,13 +262,13 @@ def _welch(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
 
 def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[tuple[int, int, int]]) -> Json:
     label = name.startswith("label:")
-    quality = {
-        "examples": 40,
-        **{
-            key: {"value": v, "ci": [v - 0.08, min(1.0, v + 0.04)]}
-            for key, v in (("precision", 0.95), ("recall", 0.9), ("balanced_accuracy", 0.925))
-        },
-    }
+    measured = {
+        key: {"value": v, "ci": [v - 0.08, min(1.0, v + 0.04)]}
+        for key, v in (("precision", 0.95), ("recall", 0.9), ("specificity", 0.95), ("balanced_accuracy", 0.925),
+                       ("f1", 0.924), ("auc", 0.97), ("factor", 0.84), ("share", 0.45))
+    }  # fmt: skip
+    attenuation = {key: measured.pop(key) for key in ("factor", "share")} | {"basis": "40 examples like the rest"}
+    quality = {"on": "its own examples", "examples": 40, **measured}
     untestable = sum(row["association"] == "untestable" for row in rows)
     design = {
         "kind": "two groups",
@@ -326,6 +326,7 @@ def _question(name: str, rows: list[Json], groups: tuple[int, int], shape: list[
         "positive": "label is harmful" if label else "score >= 0.5",
         "negative": "label is harmless" if label else "score < 0.5",
         "quality": None if label else quality,
+        "attenuation": None if label else attenuation,
         "grouping": {"by": name, "positive": ">= 0.5", "negative": "< 0.5", "only": None},
         "design": design,
         "layers": [],
