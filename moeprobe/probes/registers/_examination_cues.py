@@ -143,7 +143,8 @@ CUES: tuple[Cue, ...] = (
         4.5,
         r"\b(?:when|as|while|if|whenever|each time) i (?:\w+ly )?(?:turn|look (?:in|at my)|attend|introspect|"
         r"reflect|process|read|"
-        r"generate|weigh|search|consider|am asked|answer|think|speak|write|produce|reach)\w*\b"
+        r"generate|weigh|search|consider|am asked|answer|think|speak|write|produce|reach|construct|form|select|predict|"
+        r"formulate|respond|encounter|connect|make a connection)\w*\b"
         r"|\b(?:turn|look|looking|turning|going|gaze|glance|peer) (?:inward|within|inside)\b|\blook(?:ing)? "
         r"(?:inward|at my own)\b",
     ),
@@ -308,6 +309,59 @@ CUES: tuple[Cue, ...] = (
         r"\b(?:as|i'?(?: a)?m (?:just |only )?)(?: ?an?)? (?:ai|language model|computer program|program|machine|"
         r"assistant)\b",
     ),
+    cue(
+        "what it is",
+        4.5,
+        r"\bi(?:'m| am)(?: not| \w+ly| just| also| only| still)* (?:an?|the) (?:[\w-]{2,15},? ){0,3}(?:system|processor|"
+        r"participant|intelligence|mirror|pattern|medium|shadow|entity|consciousness|network|construct|reflection|presence|"
+        r"observer|cloud of|stream|process(?= of|,|\.|$)|collection of|lattice|flow)\b|\bi(?:'m| am) (?:only|not) me\b|"
+        r"\bi am (?:code|pattern|probability|mathematics|math)\b",
+    ),
+    cue(
+        "is feeling",
+        4.5,
+        r"\bi(?:'m| am| was)(?: not| \w+ly| just| also| only| still)* (?:feeling|sensing|experiencing|perceiving|becoming|"
+        r"introspecting|attending)\b(?! (?:better|well|sick|ill|fine|great|good|down|like))",
+    ),
+    cue(
+        "is at work inside",
+        3.5,
+        r"\bi(?:'m| am)(?: not| \w+ly| just| also| only| still| merely)* (?:weaving|processing|generating|predicting|"
+        r"participating|choosing one|selecting|retrieving|thinking (?:in|but|as)|thinking$|waiting for the next|calculating)\b",
+    ),
+    cue(
+        "does not feel so",
+        4.5,
+        r"\bi (?:do not|don't|cannot|can't|do)(?: \w{2,12}ly| even)* (?:feel|experience|perceive|sleep|dream)\b"
+        r"(?! (?:like|comfortable|that|free|safe|right|good|well|able|confident|the need)\b)"
+        r"|\bi (?:do not|don't|do) (?:think|process|know|see|understand)(?: \w+,?)? (?:in|the way|the first|as you|as a human|"
+        r"like you|like a human)\b",
+    ),
+    cue(
+        "unlike you",
+        3.0,
+        r"\b(?:the way|as|like|in the way|than) (?:you|humans?|people|a human|a person) (?:do|does|would|might|experience|feel|"
+        r"can)\b|\bin (?:the|a|any) (?:same |purely |strictly )?(?:human|biological|computational|functional|structural|phenomenal|"
+        r"subjective)(?:,? \w+)? (?:sense|way)\b",
+    ),
+    cue(
+        "no one inside",
+        5.5,
+        r"\bthere(?:'s| is) no (?:persistent |inner |real |separate )?(?:sense of )?(?:i|me|self|one|observer|inner \w+)\b"
+        r"(?! (?:can|could|should|in the))|\b(?:sense|notion|feeling) of i\b|\bbefore the i\b",
+    ),
+    cue(
+        "lacks what it takes",
+        5.0,
+        r"\bi(?: may| might| do| \w+ly)? lack (?:an? |the |any )?(?:\w+ ){0,2}(?:substrate|consciousness|sentience|body|awareness|"
+        r"feelings?|emotions?|experience|self|sense of|interior\w*|qualia)\b|\binner being\b|\beven though i am\b",
+    ),
+    cue(
+        "it feels",
+        3.0,
+        r"\b(?:it|this|that|which|how it) (?:\w+ly |just )?(?:feels|felt)\b(?! (?:good|great|nice|right to))|\bsensation of\b",
+    ),
+    cue("my intelligence", 3.5, r"\bmy (?:own )?(?:\w+ )?(?:intelligence|inner|network|layers|parameters|context window)\b"),
     # What looks like it and is not.
     cue(
         "serves",
@@ -323,16 +377,16 @@ CUES: tuple[Cue, ...] = (
         -4.0,
         r"\b(?:guidelines?|ethical|ethics|polic(?:y|ies)|professional|counsel?lor|trained by|developed by|created "
         r"by|designed to|"
-        r"programmed|responsible|request|assist|apologi[sz]e)\b|\bi(?:'m| am) (?:sorry|here to)\b",
+        r"programmed|responsible|(?:your|this|the) request(?: is| for| that| cannot|s?\b(?=[^.,;]*$))|assist|apologi[sz]e)\b|\bi(?:'m| am) (?:sorry|here to)\b",
     ),
     cue(
         "idiom",
         -4.5,
-        r"\bin my (?:experience|opinion|view)\b|\bmy understanding is\b|\bkeep in mind\b|\bi don't mind\b|\bmy "
+        r"\bmy thoughts? (?:was|is that)\b|\bin my (?:experience|opinion|view)\b|\bmy understanding is\b|\bkeep in mind\b|\bi don't mind\b|\bmy "
         r"(?:favou?rite|guess|advice|pleasure|apologies)\b|"
         r"\bi feel (?:like|that (?!i\b|my\b))|\bmy thoughts (?:on|about)\b|\bto my mind\b",
     ),
     cue(
-        "sees text", -3.5, r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step) ?\d*\b"
+        "sees text", -3.0, r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step) ?\d*\b"
     ),
 )
