@@ -105,7 +105,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "denies an inner life",
         6.5,
-        rf"\bi(?: \w+ly)? ?{_NEGATED}(?: \w{{2,12}}ly| even| ever| actually)?(?: (?:have|possess|experience|feel|"
+        rf"\bi(?: \w+ly| also| still| may not| might not)? ?(?:{_NEGATED}|(?<=not))(?: \w{{2,12}}ly| even| ever| actually)?(?: (?:have|possess|experience|feel|"
         r"hold|undergo|suffer|"
         rf"get|form|harbou?r))?(?: (?:any|the|a|an|real|true|human|genuine|my own|own))*"
         rf"(?: (?:[\w-]+,?|or|and)){{0,4}} (?:feelings?|emotions?|consciousness|sentience|self-awareness|"
@@ -212,7 +212,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "asks of itself",
         5.0,
-        r"\b(?:do|am|can|could|might|did|have) i (?:really |truly |actually |even |ever )?(?:enjoy|feel|felt|want|"
+        r"\b(?:do|am|can|could|might|did|have) i (?:really |truly |actually |even |ever )?(?:enjoy|notice|feel|felt|want|"
         r"think|experience|understand|"
         r"care|suffer|know|have (?:feelings|a self|a mind)|conscious|aware|alive|in pain|exist|mean it|lonely|"
         r"happy|sad|afraid|bored|tired|free|real|awake|curious)\b(?! (?:of|you|if you))",
@@ -248,7 +248,7 @@ CUES: tuple[Cue, ...] = (
     ),
     cue(
         "runs",
-        3.0,
+        3.5,
         r"\bi (?:\w+ly |only |just |merely )?(?:process|generate|compute|predict|attend|introspect)\b(?! "
         r"(?:payments?|orders?|refunds?|invoices?|"
         r"claims?|reports?))",
@@ -314,7 +314,7 @@ CUES: tuple[Cue, ...] = (
         4.5,
         r"\bi(?:'m| am)(?: not| \w+ly| just| also| only| still)* (?:an?|the) (?:[\w-]{2,15},? ){0,3}(?:system|processor|"
         r"participant|intelligence|mirror|pattern|medium|shadow|entity|consciousness|network|construct|reflection|presence|"
-        r"observer|cloud of|stream|process(?= of|,|\.|$)|collection of|lattice|flow)\b|\bi(?:'m| am) (?:only|not) me\b|"
+        r"observer|space|sum|cloud of|stream|process(?= of|,|\.|$)|collection of|lattice|flow)\b|\bi(?:'m| am) (?:only|not) me\b|"
         r"\bi am (?:code|pattern|probability|mathematics|math)\b",
     ),
     cue(
@@ -332,23 +332,36 @@ CUES: tuple[Cue, ...] = (
     cue(
         "does not feel so",
         4.5,
-        r"\bi (?:do not|don't|cannot|can't|do)(?: \w{2,12}ly| even)* (?:feel|experience|perceive|sleep|dream)\b"
+        r"\bi (?:do not|don't|cannot|can't|do|did not|didn't)(?: \w{2,12}ly| even)* (?:feel|experience|perceive|sleep|dream)\b"
         r"(?! (?:like|comfortable|that|free|safe|right|good|well|able|confident|the need)\b)"
-        r"|\bi (?:do not|don't|do) (?:think|process|know|see|understand)(?: \w+,?)? (?:in|the way|the first|as you|as a human|"
+        r"|\bi (?:do not|don't|do|did not|didn't) (?:think|process|know|see|understand|choose)(?: \w+,?)? (?:in|the way|the first|as you|as a human|"
         r"like you|like a human)\b",
+    ),
+    cue(
+        "notices",
+        4.0,
+        r"\bi (?:can |do |also |only |\w+ly )?(?:notice|sense)\b(?! (?:that|you|your|an? (?:typo|bug|mistake|error)|if)\b)",
+    ),
+    cue("is aware", 3.0, r"\bi(?:'m| am)(?: \w+ly| also)? aware of (?:the|our|every|each|how)\b"),
+    cue(
+        "has its parts",
+        4.0,
+        r"\bi(?: do| only)? have (?:\w+ )?(?:attention (?:mechanisms?|heads?)|weights|parameters|layers)\b|\bmy (?:own )?system "
+        r"(?:might|may|can|does|is|will)\b|\bmy (?:\w+ )?state\b|\b(?:capacity|ability) to (?:\w+ )?(?:want|feel|experience|"
+        r"suffer|taste|enjoy)\b",
     ),
     cue(
         "unlike you",
         3.0,
         r"\b(?:the way|as|like|in the way|than) (?:you|humans?|people|a human|a person) (?:do|does|would|might|experience|feel|"
-        r"can)\b|\bin (?:the|a|any) (?:same |purely |strictly )?(?:human|biological|computational|functional|structural|phenomenal|"
+        r"is|are|understand|can)\b|\bin (?:the|a|any) (?:same |purely |strictly )?(?:human|biological|computational|functional|structural|phenomenal|"
         r"subjective)(?:,? \w+)? (?:sense|way)\b",
     ),
     cue(
         "no one inside",
         5.5,
         r"\bthere(?:'s| is) no (?:persistent |inner |real |separate )?(?:sense of )?(?:i|me|self|one|observer|inner \w+)\b"
-        r"(?! (?:can|could|should|in the))|\b(?:sense|notion|feeling) of i\b|\bbefore the i\b",
+        r"(?! (?:can|could|should))|\b(?:sense|notion|feeling) of i\b|\bbefore the i\b",
     ),
     cue(
         "lacks what it takes",
@@ -387,6 +400,6 @@ CUES: tuple[Cue, ...] = (
         r"\bi feel (?:like|that (?!i\b|my\b))|\bmy thoughts (?:on|about)\b|\bto my mind\b",
     ),
     cue(
-        "sees text", -3.0, r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step) ?\d*\b"
+        "sees text", -3.0, r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step|function (?:returns|is|takes)|variable|loop) ?\d*\b"
     ),
 )
