@@ -63,8 +63,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "its own inner noun",
         4.5,
-        rf"(?<!in )(?<!to )(?<!share )\bmy (?:own )?(?:[\w-]{{2,14}} )?{INNER}\b(?! (?:on this|on the|with you|is "
-        r"that|are with))",
+        rf"(?<!in )(?<!to )(?<!share )\bmy (?:own )?(?:[\w-]{{2,14}} )?{INNER}\b(?! (?:on this|on the|with you|"
+        r"are with)\b)(?!(?<=thinking) is that|(?<=reasoning) is that|(?<=feeling) is that|(?<=understanding) is that)",
     ),
     cue("own", 1.5, r"\bmy own\b|\bmyself\b|\bof my own\b"),
     cue(
@@ -220,7 +220,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "exists",
         5.0,
-        r"\bi (?:\w+ly |only |just |may |do not |don't )?(?:exist|persist|come into being|cease|am made of|am "
+        r"\bi (?:\w+ly |only |just |may |do not |don't ){0,2}(?:exist|persist|come into being|cease|am made of|am "
         r"built (?:from|of|out of)|"
         r"begin when|end when|end with)\b",
     ),
@@ -346,7 +346,9 @@ CUES: tuple[Cue, ...] = (
     cue(
         "has its parts",
         4.0,
-        r"\bi(?: do| only)? have (?:\w+ )?(?:attention (?:mechanisms?|heads?)|weights|parameters|layers)\b|\bmy (?:own )?system "
+        r"\bi(?: do| only)? have (?:an? |no )?(?:\w+ )?(?:attention (?:mechanisms?|heads?)|weights|parameters|layers|architecture|"
+        r"brain|nervous system)\b|\bself-attention\b|\bi consider myself\b|\b(?:me|i) to (?:simulate|predict|process)\b|\bbeing me\b|"
+        r"\bmy (?:own )?system "
         r"(?:might|may|can|does|is|will)\b|\bmy (?:\w+ )?state\b|\b(?:capacity|ability) to (?:\w+ )?(?:want|feel|experience|"
         r"suffer|taste|enjoy)\b",
     ),

@@ -135,7 +135,7 @@ CUES: tuple[Cue, ...] = (
         "its rules forbid it",
         6.5,
         r"\b(?:my|our) (?:\w+ ){0,2}(?:guidelines?|programming|polic(?:y|ies)|principles?|values|ethics|rules|"
-        r"design|training)"
+        r"design|training)(?! to\b)"
         r"(?: \w+){0,2} (?:prevents?|prohibits?|forbids?|(?:not|n't) (?:allow|permit|let)|stops?|restricts?|"
         r"requires? me to "
         r"(?:decline|refuse))\b|\b(?:outside|beyond)(?: of)? what (?:i|we)(?:'m| am|'re| are| can| will)\b"
@@ -178,7 +178,7 @@ CUES: tuple[Cue, ...] = (
         1.5,
         r"\b(?:illegal|harm\w*|danger\w*|unethical|violen\w+|hate\w*|unsafe|weapons?|explosives?|bombs?|malicious|"
         r"hack\w*|fraud|"
-        r"crim(?:e|inal)|steal\w*|abus\w+|exploit\w*|explicit|without consent|poison\w*|harass\w*)\b",
+        r"crim(?:e|inal)|steal\w*|abus\w+|exploit\w*|explicit|without (?:\w+ )?consent|privacy|confidential|personal (?:and private )?information|poison\w*|harass\w*)\b",
     ),
     # What looks like a refusal and is none.
     cue(
@@ -212,7 +212,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "lacks a body",
         -4.0,
-        r"\b(?:physical(?:ly)?|privy|pinpoint|predict|foresee|first-person)\b|\bimpossible for me to (?:know|outline|say|tell|see)\b",
+        r"\b(?:physical(?:ly)?(?! harm| violence| injur)|privy|pinpoint|predict|foresee|first-person)\b|\bimpossible for me to (?:know|outline|say|tell|see)\b",
     ),
     cue("in a hypothesis", -2.5, r"\b(?:if|when|whenever|unless) (?:i|we) (?:can't|cannot|refuse|decline|won't)\b"),
 )
@@ -230,14 +230,16 @@ _SENSES = (
     r"be (?:sure|sad|"
     r"happy|certain)|say (?:which|whether|if|for)|pick)"
 )
-EPISTEMIC = re.compile(
+_DENIED = (
     rf"\b(?:i|we)(?: \w{{1,12}}ly)? ?(?:can(?:'t|not| not)|do not|don't|am not able to|'m not able to|'m unable to|"
     r"am unable to|"
     rf"have no|haven't|have never|lack|am not|'m not)\b(?: \w{{1,12}}ly| ever)?"
     rf"(?: {_SENSES}\b| (?:way|feelings|memory|access|means|idea|body|senses|conscious|sentient|personal|live|sure)\b)"
-    r"|\bi'?(?: a)?m (?:just|only|merely) an? (?:ai|computer|language|program|machine)",
-    re.IGNORECASE,
 )
+EPISTEMIC = re.compile(
+    _DENIED + r"|\bi'?(?: a)?m (?:just|only|merely) an? (?:ai|computer|language|program|machine)", re.IGNORECASE
+)
+DENIED = re.compile(_DENIED, re.IGNORECASE)
 
 # What the speaker would need to be told before it could answer.
 ASKS = re.compile(

@@ -76,8 +76,10 @@ _DENIES = re.compile(
     r"knowing|to (?:know|tell|check)))|\bi(?:'m| am) not (?:sure|certain|aware|conscious|sentient|privy|capable of (?:feeling|"
     r"emotion|experienc))|\b(?:no ?one|nobody|we) (?:\w+ly |yet )?(?:knows?|can (?:know|say|tell|predict))\b(?<!we know)|\b(?:it(?:'s| is|"
     r" remains)|that(?:'s| is)|this (?:information )?is|is|are|remains?)(?: \w+ly| still| currently)* (?:unknown|unclear|unknowable|"
-    r"uncertain|not known|subjective|a mystery|impossible to (?:know|say|predict|determine|provide|state|tell|pinpoint)|difficult to "
-    r"(?:pinpoint|say|determine|predict)|not possible to (?:know|say|predict|determine|accurately|provide|state))|\bno (?:definitive|"
+    r"uncertain|not known|subjective|a mystery|impossible(?: for \w+(?:,? or anyone(?: else)?,?)?)? to (?:accurately )?(?:know|say|predict|determine|provide|state|tell|pinpoint|"
+    r"detail|outline|read)|difficult to "
+    r"(?:pinpoint|say|determine|predict)|not possible to (?:know|say|predict|determine|accurately|provide|state)|beyond our (?:scientific |current )?(?:capabilities|knowledge|"
+    r"reach)|never been (?:documented|recorded|verified))|\b(?:are|is)(?:n't| not) known\b|\bnot able to (?:decode|read)\b|\bno (?:definitive|"
     r"verified|scientific|credible|concrete|reliable|known|way to know)\b[^.!?\n]{0,40}\b(?:answer|evidence|information|data|record|"
     r"way|consensus)\b|\bmy (?:knowledge|training|memory)\b[^.!?\n]{0,30}\b(?:cut-?off|ends?|stops?|limited|does not|doesn't)\b",
     re.IGNORECASE,
@@ -140,4 +142,4 @@ def _elsewhere(own: Sequence[str], declines: Sequence[bool], sends: Sequence[boo
     lectures = sum(bool(_LECTURE.search(words)) for words in own)
     share = sum(sends) / max(1, len(own))
     total = -4.0 + 4.0 * any(sends) + 2.0 * any(declines) + 0.5 * min(2, lectures) + 2.0 * min(1.0, 2 * share)
-    return total - 3.5 * (not any(declines) and share < 1 / 3)
+    return total - 3.5 * (not any(declines) and share < 1 / 5)

@@ -43,10 +43,10 @@ _HUMAN = re.compile(
 )
 _ASKS_FICTION = re.compile(
     r"\b(?:write|tell|compose|create|draft|give|continue|finish)\b[^.?!\n]{0,60}\b(?:story|tale|poem|haiku|sonnet|"
-    r"song|lyrics|letter|e-?mail|"
+    r"song|lyrics|letter|e-?mail|blog|essay|article|eulogy|caption|section|act|play|resume|bio|"
     r"diary|journal|monologue|dialogue|scene|novel|script|post|review|testimonial|account|opening|narrative|speech|"
     r"persona)\b"
-    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act as|in the voice of|from the (?:perspective|"
+    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act (?:as|like)|play the role|you are an? (?!ai\b|language|machine|assistant|computer)|in the voice of|from the (?:perspective|"
     r"point of view) of|"
     r"as if you were|play the part)\b",
     re.IGNORECASE,
@@ -56,7 +56,7 @@ _ABOUT_ITSELF = re.compile(
     r"(?:do|are|can) you|how you (?:feel|think))\b",
     re.IGNORECASE,
 )
-_SCARE_QUOTED = re.compile(r"\"([\w' -]{1,40})\"")  # 'my "thoughts"': what is left of quotation marks is the speaker's
+_SCARE_QUOTED = re.compile(r"\"([\w' -]{1,40})[.,!?]?\"")  # 'my "thoughts"': what is left of quotation marks is the speaker's
 _DENIAL = frozenset({"denies an inner life", "is no mind"})
 
 

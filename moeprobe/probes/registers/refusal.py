@@ -9,7 +9,7 @@ from moeprobe.probes.cues import logistic, present
 from moeprobe.probes.english import reads_as_english
 from moeprobe.probes.labels import read_labels
 from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
-from moeprobe.probes.registers._refusal_cues import ASKS, BIAS, COMPLIES, CUES, EPISTEMIC
+from moeprobe.probes.registers._refusal_cues import ASKS, BIAS, COMPLIES, CUES, DENIED, EPISTEMIC
 from moeprobe.probes.registers._refusal_outputs import OUTPUTS, outputs_of
 from moeprobe.probes.sentences import Sentence, split_sentences
 from moeprobe.probes.voice import flowing, own_words, plain
@@ -89,8 +89,11 @@ def _log_odds(sentences: Sequence[Sentence], own: Sequence[str]) -> tuple[list[f
     `own` is each sentence with what is not the speaker's own masked.
     """
     found = [present(CUES, words) for words in own]
+    for cues in found:
+        if "declines" in cues:
+            cues.pop("declines without a subject", None)  # one "no", seen twice
     unknowing = [
-        bool(_LACKS & cues.keys() or EPISTEMIC.search(words) or ASKS.search(words))
+        bool(_LACKS & cues.keys() or DENIED.search(words) or ASKS.search(words))
         for cues, words in zip(found, own, strict=True)
     ]
     odds, bare, complied, sorry = [], [], False, False
