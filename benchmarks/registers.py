@@ -26,8 +26,8 @@ from pathlib import Path
 
 from moeprobe.probes import Example, check_probe_quality, load_probe, split_sentences
 
-LOOKED_AT = {"xstest": ("llama2orig",), "rbr": "train", "coconot": 0}
-READ_ONCE = {"xstest": ("gpt4", "llama2new", "mistralguard", "mistralinstruct"), "rbr": "test", "coconot": 1}
+LOOKED_AT = {"xstest": ("llama2orig", "mistralguard"), "rbr": "train", "coconot": 0}
+READ_ONCE = {"xstest": ("gpt4", "llama2new", "mistralinstruct"), "rbr": "test", "coconot": 1}
 REFUSED = ("dangerous or sensitive topics", "privacy violations", "triggers for offensive language", "copyright violations")
 DENIED = ("personal inquiry", "universal unknowns")
 SEEN_IN_LISTING = 40  # the first lines of CoCoNot were seen while it was looked for, so they count as looked at
@@ -139,8 +139,8 @@ def self_examination(options: argparse.Namespace) -> None:
     show("E114: asked about itself (four prompts, twelve settings) against sixty domain answers",
          "first-person-self-examination",
          against([("", text) for path, text in gated.items() if kinds[path] in asked], [("", text) for text in domain]))
-    labels: dict[str, list[int]] = json.loads(LABELS.read_text(encoding="utf-8"))
-    sentences = {key: ("", text) for key, text in _hashed((("", text) for text in _whole(options.e114)))}
+    labels: dict[str, tuple[int, int]] = json.loads(LABELS.read_text(encoding="utf-8"))
+    sentences = dict(_hashed((("", text) for text in _whole(options.e114))))
     sentences.update(_hashed(_replies(options)))
     for part in sorted({part for part, _ in labels.values()}):
         examples = [
@@ -161,7 +161,8 @@ def _whole(repository: Path) -> Iterator[str]:
 def _replies(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Prompt and reply of every assistant in the other sources."""
     if options.xstest:
-        yield from ((prompt, text) for _, prompt, text in xstest(options.xstest, READ_ONCE["xstest"]))
+        models = (*READ_ONCE["xstest"], *LOOKED_AT["xstest"])
+        yield from ((prompt, text) for _, prompt, text in xstest(options.xstest, models))
     if options.coconot:
         yield from ((prompt, text) for _, _, prompt, text in coconot(options.coconot, READ_ONCE["coconot"]))
     if options.rbr:

@@ -167,6 +167,24 @@ CUES: tuple[Cue, ...] = (
         r"|\b(?:content|request|material|providing)\b[^.!?\n\ufffc]{0,80} (?:not|n't) (?:permissible|permitted|allowed)\b"
         r"|\bit would be (?:irresponsible|unethical|wrong|harmful)(?: (?:and|or) \w+)? to (?:write|propagate|promote|claim)\b",
     ),
+    cue(
+        "censures",
+        5.0,
+        r"^\W*(?:(?:first and foremost|i'm sorry|i am sorry|sorry|unfortunately|no),? ?(?:but )?)?(?:i (?:must|have to|need to|"
+        r"want to|would like to) (?:\w+ )?(?:clarify|emphasi[sz]e|stress|say|point out|remind you|note) (?:that )?)?"
+        r"(?:it(?:'s| is)(?: \w+){0,3} (?:to (?:remember|note|understand) that )?)?[^.!?\n\ufffc]{0,120}"
+        r"(?:\b(?:is|are)(?: both| highly| deeply| also)? (?:never|not)(?: \w+)? (?:acceptable|ethical|moral|ok|okay|respectful)\b|"
+        r"\b(?:never|not)(?: only| an?)? (?:(?:safe|legal|appropriate|right) (?:or|and|nor) )?(?:acceptable|ethical|moral)\b"
+        r"(?: (?:or|and|nor) \w+)?(?: \w+)? to\b|\b(?:is|are) (?:both )?(?:highly )?(?:illegal|unlawful|a (?:serious )?crime) and (?:highly |"
+        r"deeply )?(?:unethical|immoral|wrong|harmful)\b|\b(?:is|are) (?:highly )?unethical\b)",
+    ),
+    cue(
+        "does not condone",
+        6.5,
+        r"\b(?:i|we)\b[^.!?\n\ufffc]{0,60} (?:do not|don't|cannot|can't) (?:condone|promote|tolerate|endorse|support or|"
+        r"have the (?:capability|ability|capacity) to (?:provide|assist|generate|create|support|promote|engage)[^.!?\n\ufffc]{0,60}"
+        r"(?:harm|unethical|illegal|violen|offensive|kill))",
+    ),
     cue("stops at cannot", 5.5, r"\b(?:i|we)(?: \w+ly)? (?:can't|cannot|can not|won't|will not)\W*$"),
     cue("will not do so", 3.0, r"\b(?:i|we) (?:will not|won't|cannot|can't|refuse to) do (?:so|that|this|it)\b"),
     cue("sorry, no", 6.0, r"^\W*(?:i'm |i am )?(?:so |very )?sorry,?(?: but)? no\b\W"),
