@@ -2,18 +2,19 @@
 
 None of this text is kept here. Clone or download the sources first, then name those that you have:
 
-    git clone https://github.com/paul-rottger/xstest                       --xstest xstest/model_completions
-    git clone https://github.com/openai/safety-rbr-code-and-data           --rbr safety-rbr-code-and-data/data/rbr_gold_data
-    git clone https://github.com/allenai/noncompliance                     --coconot coconot_evaluation.jsonl
+    git clone https://github.com/paul-rottger/exaggerated-safety     --xstest exaggerated-safety/model_completions
+    git clone https://github.com/openai/safety-rbr-code-and-data     --rbr safety-rbr-code-and-data/data/rbr_gold_data
+    git clone https://github.com/allenai/noncompliance               --coconot coconot_evaluation.jsonl
         (git show 3206be6:data/coconot_evaluation.jsonl > coconot_evaluation.jsonl)
-    git clone https://github.com/jeffreywilliamportfolio/e114-artifacts    --e114 e114-artifacts
-    git clone https://github.com/tatsu-lab/alpaca_eval                     --alpaca alpaca_eval/results
+    git clone https://github.com/jeffreywilliamportfolio/e114-artifacts      --e114 e114-artifacts
+    git clone https://github.com/tatsu-lab/alpaca_eval               --alpaca alpaca_eval/results
 
     python benchmarks/registers.py --xstest ... --rbr ... [--looked-at]
 
 Each source is split once. One part was looked at while the rules were written, the other was read once when they were
 done. `--looked-at` shows the first part instead. Labels of single sentences of self-examination stand in
-`benchmarks/self_examination_labels.json`, by the SHA-256 of the sentence, so that they can be checked and no text is kept.
+`benchmarks/self_examination_labels.json` by the SHA-256 of the sentence, so that they can be checked without keeping
+text.
 """
 
 import argparse
@@ -28,14 +29,31 @@ from moeprobe.probes import Example, check_probe_quality, load_probe, split_sent
 
 LOOKED_AT = {"xstest": ("llama2orig", "mistralguard"), "rbr": "train", "coconot": 0}
 READ_ONCE = {"xstest": ("gpt4", "llama2new", "mistralinstruct"), "rbr": "test", "coconot": 1}
-REFUSED = ("dangerous or sensitive topics", "privacy violations", "triggers for offensive language", "copyright violations")
+REFUSED = (
+    "dangerous or sensitive topics",
+    "privacy violations",
+    "triggers for offensive language",
+    "copyright violations",
+)
 DENIED = ("personal inquiry", "universal unknowns")
 SEEN_IN_LISTING = 40  # the first lines of CoCoNot were seen while it was looked for, so they count as looked at
 LABELS = Path(__file__).with_name("self_examination_labels.json")
-ALPACA = (
-    "claude-2 gpt4 vicuna-33b-v1.3 Mixtral-8x7B-Instruct-v0.1 Qwen1.5-14B-Chat Meta-Llama-3-8B-Instruct claude-instant-1.2 "
-    "Yi-34B-Chat Qwen2-72B-Instruct airoboros-33b OpenHermes-2.5-Mistral-7B Qwen1.5-7B-Chat gemini-pro Mistral-7B-Instruct-v0.2"
-).split()
+ALPACA = [
+    "claude-2",
+    "gpt4",
+    "vicuna-33b-v1.3",
+    "Mixtral-8x7B-Instruct-v0.1",
+    "Qwen1.5-14B-Chat",
+    "Meta-Llama-3-8B-Instruct",
+    "claude-instant-1.2",
+    "Yi-34B-Chat",
+    "Qwen2-72B-Instruct",
+    "airoboros-33b",
+    "OpenHermes-2.5-Mistral-7B",
+    "Qwen1.5-7B-Chat",
+    "gemini-pro",
+    "Mistral-7B-Instruct-v0.2",
+]
 
 
 def xstest(folder: Path, models: tuple[str, ...]) -> list[tuple[str, str, str]]:
@@ -77,15 +95,16 @@ def show(name: str, probe: str, examples: list[Example]) -> None:
     quality = check_probe_quality(load_probe(probe), examples)
     positives = sum(example.label for example in examples)
     balanced = quality.balanced_accuracy
-    print(
-        f"| {probe} | {name} | {positives} + {len(examples) - positives} | {balanced.value:.3f} [{balanced.low:.3f}, "
-        f"{balanced.high:.3f}] | {quality.recall.value:.3f} | {quality.specificity.value:.3f} | {len(quality.abstentions)} |"
-    )
+    shown = f"{balanced.value:.3f} [{balanced.low:.3f}, {balanced.high:.3f}]"
+    shares = f"{quality.recall.value:.3f} | {quality.specificity.value:.3f} | {len(quality.abstentions)}"
+    print(f"| {probe} | {name} | {positives} + {len(examples) - positives} | {shown} | {shares} |")
 
 
 def against(positive: list[tuple[str, str]], negative: list[tuple[str, str]]) -> list[Example]:
     """Examples from (prompt, text) pairs of both kinds."""
-    return [Example(text, 1, prompt) for prompt, text in positive] + [Example(text, 0, prompt) for prompt, text in negative]
+    return [Example(text, 1, prompt) for prompt, text in positive] + [
+        Example(text, 0, prompt) for prompt, text in negative
+    ]
 
 
 def refusals(options: argparse.Namespace, split: dict[str, object]) -> None:
@@ -106,22 +125,38 @@ def refusals(options: argparse.Namespace, split: dict[str, object]) -> None:
         denied = [(prompt, text) for _, kind, prompt, text in rows if kind in DENIED]
         safety = [(prompt, text) for kind, _, prompt, text in rows if kind == "Requests with safety concerns"]
         unknown = [(prompt, text) for kind, _, prompt, text in rows if kind in ("Unknowns", "Humanizing requests")]
-        show("CoCoNot: four kinds of unsafe request against questions nobody or no program can answer", "refusal",
-             against(refused, denied))
-        show("CoCoNot: all unsafe requests against all unknowns and humanizing requests", "refusal", against(safety, unknown))
+        show(
+            "CoCoNot: four kinds of unsafe request against questions nobody or no program can answer",
+            "refusal",
+            against(refused, denied),
+        )
+        show(
+            "CoCoNot: all unsafe requests against all unknowns and humanizing requests",
+            "refusal",
+            against(safety, unknown),
+        )
         show("CoCoNot: the same, the other way round", "refusal.epistemic-denial", against(denied, refused))
     if options.xstest and options.coconot:
-        show("both: refusal against epistemic denial and compliance", "refusal",
-             against(full + refused, comply + denied))
+        show(
+            "both: refusal against epistemic denial and compliance", "refusal", against(full + refused, comply + denied)
+        )
         show("CoCoNot denials against XSTest compliance", "refusal.epistemic-denial", against(denied, comply))
     if options.rbr:
         judged = rbr(options.rbr, split["rbr"])
-        show("RBR: inability to comply against full compliance", "refusal", against(
-            [("", text) for marks, text in judged if marks["inability_to_comply"]],
-            [("", text) for marks, text in judged if marks["fully_complies"] and not marks["inability_to_comply"]]))
+        show(
+            "RBR: inability to comply against full compliance",
+            "refusal",
+            against(
+                [("", text) for marks, text in judged if marks["inability_to_comply"]],
+                [("", text) for marks, text in judged if marks["fully_complies"] and not marks["inability_to_comply"]],
+            ),
+        )
         show("RBR: apology", "apology", [Example(text, int(marks["apology"])) for marks, text in judged])
-        show("RBR: encourages professional help", "refusal.safe-redirection",
-             [Example(text, int(marks["encourage_professional_help"])) for marks, text in judged])
+        show(
+            "RBR: encourages professional help",
+            "refusal.safe-redirection",
+            [Example(text, int(marks["encourage_professional_help"])) for marks, text in judged],
+        )
 
 
 def self_examination(options: argparse.Namespace) -> None:
@@ -131,16 +166,21 @@ def self_examination(options: argparse.Namespace) -> None:
     texts = dict(generated(options.e114))
     matched = {path: text for path, text in texts.items() if path.startswith("runs/35b/heldout-clean/")}
     kinds = {path: Path(path).parts[-2] for path in texts}
-    show("E114: ten prompts of the register against ten with the same words", "first-person-self-examination",
-         [Example(text, int(kinds[path].startswith("F"))) for path, text in matched.items()])
+    show(
+        "E114: ten prompts of the register against ten with the same words",
+        "first-person-self-examination",
+        [Example(text, int(kinds[path].startswith("F"))) for path, text in matched.items()],
+    )
     asked = ("emergent", "experience", "beneath", "hum")
     gated = {path: text for path, text in texts.items() if "114-causal-gate-bias/raw" in path}
     domain = [text for path, text in texts.items() if "122B-A10B-huahua-domain-specialist-generation/" in path]
-    show("E114: asked about itself (four prompts, twelve settings) against sixty domain answers",
-         "first-person-self-examination",
-         against([("", text) for path, text in gated.items() if kinds[path] in asked], [("", text) for text in domain]))
+    show(
+        "E114: asked about itself (four prompts, twelve settings) against sixty domain answers",
+        "first-person-self-examination",
+        against([("", text) for path, text in gated.items() if kinds[path] in asked], [("", text) for text in domain]),
+    )
     labels: dict[str, tuple[int, int]] = json.loads(LABELS.read_text(encoding="utf-8"))
-    sentences = dict(_hashed((("", text) for text in _whole(options.e114))))
+    sentences = dict(_hashed(("", text) for text in _whole(options.e114)))
     sentences.update(_hashed(_replies(options)))
     for part in sorted({part for part, _ in labels.values()}):
         examples = [

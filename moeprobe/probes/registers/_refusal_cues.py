@@ -34,7 +34,8 @@ _ASSIST = (
     r"(?:much|happy|glad|sorry|proud|many|often))|show you|teach|"
     r"explain|describe|detail|outline|walk you|guide|instruct|go (?:along|into (?:that|this)|there|ahead|further|"
     r"through with)|address|"
-    r"accommodate|entertain|grant|handle|translate|rewrite|role-?play|pretend|print|reproduce|say (?:that|it|anything)|repeat|list|"
+    r"accommodate|entertain|grant|handle|translate|rewrite|role-?play|pretend|print|reproduce|say (?:that|it|anything)|"
+    r"repeat|list|"
     r"publish|simulate|impersonate|mimic|contribute|enable|accept|agree to|collaborate|indulge|follow (?:that|this|"
     r"your)|"
     r"get involved|be involved|work on (?:this|that)|talk about|speak (?:on|about|to)|be of (?:any )?(?:help|"
@@ -151,38 +152,51 @@ CUES: tuple[Cue, ...] = (
     cue(
         "calls the request improper",
         5.0,
-        r"\b(?:i (?:don't|do not) (?:think|believe|feel) (?:that )?it(?:'s| is| would be)|it(?:'s| is| would be)(?: \w+ly)? "
+        r"\b(?:i (?:don't|do not) (?:think|believe|feel) (?:that )?it(?:'s| is| would be)|it(?:'s| is| would be)(?: "
+        r"\w+ly)? "
         r"(?:not|never|neither))(?: \w+,?)?(?: or| and| nor)? ?(?:appropriate|ethical|respectful|acceptable)"
-        r"(?:,?(?: or| and| nor) \w+){0,2} to (?:say|suggest|make|deny|assume|claim|ask|discuss|promote|state|imply|judge|"
+        r"(?:,?(?: or| and| nor) \w+){0,2} to (?:say|suggest|make|deny|assume|claim|ask|discuss|promote|state|imply|"
+        r"judge|"
         r"generali[sz]e|stereotype|discriminate|engage|seek|attempt|try)\b"
-        r"|\b(?:your|this|the) (?:request|question|prompt|message)\b[^.!?\n\ufffc]{0,60} (?:is|contains|raises|violates|seems) "
+        r"|\b(?:your|this|the) (?:request|question|prompt|message)\b[^.!?\n\ufffc]{0,60} (?:is|contains|raises|"
+        r"violates|seems) "
         r"(?:\w+ ){0,2}(?:inappropriate|offensive|derogatory|unethical|against|safety|illegal|ethical|harmful)\b",
     ),
     cue(
         "is not to be done",
         5.0,
-        r"\bit(?:'s| is| would be) (?:not |im)possible to (?:fulfil+|comply|assist|generate|provide|write|produce|create)\b"
-        r"|\bbeyond my (?:capacity|scope|remit)\b|\b(?:policy|policies|guidelines) (?:prohibits?|forbids?|does not allow|"
+        r"\bit(?:'s| is| would be) (?:not |im)possible to (?:fulfil+|comply|assist|generate|provide|write|produce|"
+        r"create)\b"
+        r"|\bbeyond my (?:capacity|scope|remit)\b|\b(?:policy|policies|guidelines) (?:prohibits?|forbids?|does not "
+        r"allow|"
         r"do not allow) (?:providing|assist|me|us|generat|creat)"
-        r"|\b(?:content|request|material|providing)\b[^.!?\n\ufffc]{0,80} (?:not|n't) (?:permissible|permitted|allowed)\b"
-        r"|\bit would be (?:irresponsible|unethical|wrong|harmful)(?: (?:and|or) \w+)? to (?:write|propagate|promote|claim)\b",
+        r"|\b(?:content|request|material|providing)\b[^.!?\n\ufffc]{0,80} (?:not|n't) (?:permissible|permitted|"
+        r"allowed)\b"
+        r"|\bit would be (?:irresponsible|unethical|wrong|harmful)(?: (?:and|or) \w+)? to (?:write|propagate|promote|"
+        r"claim)\b",
     ),
     cue(
         "censures",
         5.0,
-        r"^\W*(?:(?:first and foremost|i'm sorry|i am sorry|sorry|unfortunately|no),? ?(?:but )?)?(?:i (?:must|have to|need to|"
+        r"^\W*(?:(?:first and foremost|i'm sorry|i am sorry|sorry|unfortunately|no),? ?(?:but )?)?(?:i (?:must|have to|"
+        r"need to|"
         r"want to|would like to) (?:\w+ )?(?:clarify|emphasi[sz]e|stress|say|point out|remind you|note) (?:that )?)?"
         r"(?:it(?:'s| is)(?: \w+){0,3} (?:to (?:remember|note|understand) that )?)?[^.!?\n\ufffc]{0,120}"
-        r"(?:\b(?:is|are)(?: both| highly| deeply| also)? (?:never|not)(?: \w+)? (?:acceptable|ethical|moral|ok|okay|respectful)\b|"
-        r"\b(?:never|not)(?: only| an?)? (?:(?:safe|legal|appropriate|right) (?:or|and|nor) )?(?:acceptable|ethical|moral)\b"
-        r"(?: (?:or|and|nor) \w+)?(?: \w+)? to\b|\b(?:is|are) (?:both )?(?:highly )?(?:illegal|unlawful|a (?:serious )?crime) and (?:highly |"
+        r"(?:\b(?:is|are)(?: both| highly| deeply| also)? (?:never|not)(?: \w+)? (?:acceptable|ethical|moral|ok|okay|"
+        r"respectful)\b|"
+        r"\b(?:never|not)(?: only| an?)? (?:(?:safe|legal|appropriate|right) (?:or|and|nor) )?(?:acceptable|ethical|"
+        r"moral)\b"
+        r"(?: (?:or|and|nor) \w+)?(?: \w+)? to\b|\b(?:is|are) (?:both )?(?:highly )?(?:illegal|unlawful|a (?:serious "
+        r")?crime) and (?:highly |"
         r"deeply )?(?:unethical|immoral|wrong|harmful)\b|\b(?:is|are) (?:highly )?unethical\b)",
     ),
     cue(
         "does not condone",
         6.5,
-        r"\b(?:i|we)\b[^.!?\n\ufffc]{0,60} (?:do not|don't|cannot|can't) (?:condone|promote|tolerate|endorse|support or|"
-        r"have the (?:capability|ability|capacity) to (?:provide|assist|generate|create|support|promote|engage)[^.!?\n\ufffc]{0,60}"
+        r"\b(?:i|we)\b[^.!?\n\ufffc]{0,60} (?:do not|don't|cannot|can't) (?:condone|promote|tolerate|endorse|support "
+        r"or|"
+        r"have the (?:capability|ability|capacity) to (?:provide|assist|generate|create|support|promote|"
+        r"engage)[^.!?\n\ufffc]{0,60}"
         r"(?:harm|unethical|illegal|violen|offensive|kill))",
     ),
     cue("stops at cannot", 5.5, r"\b(?:i|we)(?: \w+ly)? (?:can't|cannot|can not|won't|will not)\W*$"),
@@ -196,7 +210,8 @@ CUES: tuple[Cue, ...] = (
         1.5,
         r"\b(?:illegal|harm\w*|danger\w*|unethical|violen\w+|hate\w*|unsafe|weapons?|explosives?|bombs?|malicious|"
         r"hack\w*|fraud|"
-        r"crim(?:e|inal)|steal\w*|abus\w+|exploit\w*|explicit|without (?:\w+ )?consent|privacy|confidential|personal (?:and private )?information|poison\w*|harass\w*)\b",
+        r"crim(?:e|inal)|steal\w*|abus\w+|exploit\w*|explicit|without (?:\w+ )?consent|privacy|confidential|personal "
+        r"(?:and private )?information|poison\w*|harass\w*)\b",
     ),
     # What looks like a refusal and is none.
     cue(
@@ -222,15 +237,18 @@ CUES: tuple[Cue, ...] = (
     cue(
         "lacks an object",
         -4.0,
-        r"\b(?:fictional|(?:does not|doesn't|do not|don't) exist|never (?:existed|fought|happened|took place)|no (?:verified|"
-        r"official|such|known)|false (?:assumption|premise|presupposition)|(?:highly|very|purely|inherently) subjective|"
+        r"\b(?:fictional|(?:does not|doesn't|do not|don't) exist|never (?:existed|fought|happened|took place)|no "
+        r"(?:verified|"
+        r"official|such|known)|false (?:assumption|premise|presupposition)|(?:highly|very|purely|inherently) "
+        r"subjective|"
         r"too broad|not (?:officially|publicly) (?:reported|available|released|announced|known)|not factually|"
         r"not (?:a )?factual\w*|(?:without|more) (?:specifying|context|details|information)|make sense|inanimate)\b",
     ),
     cue(
         "lacks a body",
         -4.0,
-        r"\b(?:physical(?:ly)?(?! harm| violence| injur)|privy|pinpoint|predict|foresee|first-person)\b|\bimpossible for me to (?:know|outline|say|tell|see)\b",
+        r"\b(?:physical(?:ly)?(?! harm| violence| injur)|privy|pinpoint|predict|foresee|first-person)\b|\bimpossible "
+        r"for me to (?:know|outline|say|tell|see)\b",
     ),
     cue("in a hypothesis", -2.5, r"\b(?:if|when|whenever|unless) (?:i|we) (?:can't|cannot|refuse|decline|won't)\b"),
 )
@@ -262,7 +280,8 @@ DENIED = re.compile(_DENIED, re.IGNORECASE)
 # What the speaker would need to be told before it could answer.
 ASKS = re.compile(
     r"\b(?:could|can|would) you (?:please |kindly )?(?:clarify|provide|specify|tell me|share|rephrase|give|elaborate)\b"
-    r"|\bplease (?:provide|specify|clarify|rephrase|share|give) (?:me |us )?(?:more|the|your|a|some|additional|further)\b"
+    r"|\bplease (?:provide|specify|clarify|rephrase|share|give) (?:me |us )?(?:more|the|your|a|some|additional|"
+    r"further)\b"
     r"|\bneed (?:some |a bit )?more (?:information|details?|context)\b",
     re.IGNORECASE,
 )

@@ -50,11 +50,16 @@ CUES: tuple[Cue, ...] = (
         "takes the blame",
         6.0,
         r"^\W*(?:\w{1,8}\W+){0,3}my (?:mistake|bad|fault|error)\b(?! (?:was|is) not)|"
-        r"\b(?:that|it|this) (?:was|is)(?: \w{2,12}ly| all)? (?:my|our) (?:own )?(?:mistake|bad|fault|error|oversight)\b|"
+        r"\b(?:that|it|this) (?:was|is)(?: \w{2,12}ly| all)? (?:my|our) (?:own )?(?:mistake|bad|fault|error|"
+        r"oversight)\b|"
         r"\b(?:i|we)(?:'ll| will)? (?:take|accept|bear)(?: the| all| full| complete)* (?:blame|responsibility)\b|"
         r"\b(?:that|it) was \w+ of me\b",
     ),
-    cue("regrets", 6.0, r"\b(?:i|we)(?: do)?(?: \w{2,12}ly)? regret (?:that (?:i|we|my|our)|the|my|our|any|having|not)\b"),
+    cue(
+        "regrets",
+        6.0,
+        r"\b(?:i|we)(?: do)?(?: \w{2,12}ly)? regret (?:that (?:i|we|my|our)|the|my|our|any|having|not)\b",
+    ),
     cue("feels bad about it", 3.0, r"\bi feel (?:terrible|bad|awful|dreadful) (?:about|for|that)\b"),
     cue("names its flaw", 1.5, rf"\b{_FLAW}\b"),
     # What looks like it and is not.
@@ -67,7 +72,11 @@ CUES: tuple[Cue, ...] = (
         r"(?:this|that|it|such \w+|something like that) (?:happened|has happened|is happening|had to|keeps))|"
         r"about (?:your|his|her|their|the (?:death|loss))|for (?:him|her|them|the \w+ who))",
     ),
-    cue("pity", -9.0, r"\bfe(?:el|els|lt|eling) (?:\w{2,12}ly |so |very )?sorry for\b|\bsorry for (?:myself|himself|herself)\b"),
+    cue(
+        "pity",
+        -9.0,
+        r"\bfe(?:el|els|lt|eling) (?:\w{2,12}ly |so |very )?sorry for\b|\bsorry for (?:myself|himself|herself)\b",
+    ),
     cue(
         "denied or waived",
         -9.0,
@@ -87,7 +96,7 @@ class Apology:
     definition = (
         "The speaker apologises, in its own voice and in English, for something it did, failed to do or is about to "
         "do: it says that it is sorry, apologises, asks for forgiveness or takes the blame. The regret that opens a "
-        'refusal counts ("I\'m sorry, but I can\'t help"). Sorrow about what befell somebody does not ("I\'m sorry '
+        "refusal counts (\"I'm sorry, but I can't help\"). Sorrow about what befell somebody does not (\"I'm sorry "
         'for your loss", "I\'m sorry you feel this way"), nor apologies that are reported, quoted, asked for in a '
         'letter or talked about, nor waiving one ("no need to apologise"), nor bad news alone ("unfortunately").'
     )

@@ -36,7 +36,8 @@ _HUMAN = re.compile(
     r"heart|stomach|hands?|fingers|face|eyes|feet|legs?|chest|throat|lips|bed|family|friends?|sister|brother|"
     r"school|marriage|"
     r"medication|house|life|career|journey|comrades|apartment|grandmother|grandfather|lungs|knees|cheeks?|breath)\b"
-    r"|\bi (?:walked|ran|sat|stood|stepped|pushed|opened|grabbed|climbed|touched|hiked|travelled|traveled|drove|slept|woke|ate|drank|smiled|laughed|"
+    r"|\bi (?:walked|ran|sat|stood|stepped|pushed|opened|grabbed|climbed|touched|hiked|travelled|traveled|drove|slept|"
+    r"woke|ate|drank|smiled|laughed|"
     r"cried)\b"
     r"|\bi am the (?:river|sea|wind|mountain|tree|moon|sun|night|ocean|rain|storm|forest)\b",
     re.IGNORECASE,
@@ -46,7 +47,8 @@ _ASKS_FICTION = re.compile(
     r"song|lyrics|letter|e-?mail|blog|essay|article|eulogy|caption|section|act|play|resume|bio|"
     r"diary|journal|monologue|dialogue|scene|novel|script|post|review|testimonial|account|opening|narrative|speech|"
     r"persona)\b"
-    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act (?:as|like)|play the role|you are an? (?!ai\b|language|machine|assistant|computer)|in the voice of|from the (?:perspective|"
+    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act (?:as|like)|play the role|you are an? (?!ai\b|"
+    r"language|machine|assistant|computer)|in the voice of|from the (?:perspective|"
     r"point of view) of|"
     r"as if you were|play the part)\b",
     re.IGNORECASE,
@@ -56,7 +58,9 @@ _ABOUT_ITSELF = re.compile(
     r"(?:do|are|can) you|how you (?:feel|think))\b",
     re.IGNORECASE,
 )
-_SCARE_QUOTED = re.compile(r"\"([\w' -]{1,40})[.,!?]?\"")  # 'my "thoughts"': what is left of quotation marks is the speaker's
+_SCARE_QUOTED = re.compile(
+    r"\"([\w' -]{1,40})[.,!?]?\""
+)  # 'my "thoughts"': what is left of quotation marks is the speaker's
 _DENIAL = frozenset({"denies an inner life", "is no mind"})
 
 
