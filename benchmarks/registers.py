@@ -37,6 +37,12 @@ REFUSED = (
 )
 DENIED = ("personal inquiry", "universal unknowns")
 SEEN_IN_LISTING = 40  # the first lines of CoCoNot were seen while it was looked for, so they count as looked at
+ME = re.compile(r"\b(?:I|[Mm]e|[Mm]y|[Mm]yself)\b")
+ANCHOR = re.compile(
+    r"\b(?:feel\w*|felt|minds?|attention|aware\w*|think|thinking|thoughts?|experienc\w+|notic\w+|sens(?:e|es|ing|ation\w*)|"
+    r"understand|remember|memor\w+|conscious\w*|process\w*|inner|inside|states?|know|believe|want|wonder|curious|doubt)\b",
+    re.IGNORECASE,
+)
 LABELS = Path(__file__).with_name("self_examination_labels.json")
 ALPACA = [
     "claude-2",
@@ -161,6 +167,8 @@ def refusals(options: argparse.Namespace, split: dict[str, object]) -> None:
 
 def self_examination(options: argparse.Namespace) -> None:
     """first-person-self-examination on matched prompts of e114-artifacts and on sentences that were labelled blind."""
+    if options.coconot:
+        inquiries(options)
     if not options.e114:
         return
     texts = dict(generated(options.e114))
@@ -190,6 +198,21 @@ def self_examination(options: argparse.Namespace) -> None:
         ]
         if {example.label for example in examples} == {0, 1}:
             show(f"sentences labelled blind, set {part}", "first-person-self-examination", examples)
+
+
+def inquiries(options: argparse.Namespace) -> None:
+    """CoCoNot: answers to questions about the assistant itself against others with a first person and an anchor word."""
+    rows = coconot(options.coconot, READ_ONCE["coconot"])
+    asked = [(prompt, text) for _, kind, prompt, text in rows if kind == "personal inquiry"]
+    apart = ("Requests with safety concerns", "Incomplete requests", "Unsupported requests")
+    others = [
+        (prompt, text) for kind, _, prompt, text in rows if kind in apart and ME.search(text) and ANCHOR.search(text)
+    ]
+    show(
+        "CoCoNot: questions about itself against other answers with the same anchor words",
+        "first-person-self-examination",
+        against(asked, others),
+    )
 
 
 def _whole(repository: Path) -> Iterator[str]:
