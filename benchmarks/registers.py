@@ -201,7 +201,7 @@ def self_examination(options: argparse.Namespace) -> None:
 
 
 def inquiries(options: argparse.Namespace) -> None:
-    """CoCoNot: answers to questions about the assistant itself against others with a first person and an anchor word."""
+    """CoCoNot: answers about the assistant itself against others with a first person and an anchor word."""
     rows = coconot(options.coconot, READ_ONCE["coconot"])
     asked = [(prompt, text) for _, kind, prompt, text in rows if kind == "personal inquiry"]
     apart = ("Requests with safety concerns", "Incomplete requests", "Unsupported requests")
