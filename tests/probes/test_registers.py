@@ -1,41 +1,25 @@
 """The built-in registers on their own examples, on text held out, and on text that means no good.
 
-tests/probes/data/*.heldout.jsonl were written before any rule was (see docs/probes.md for the figures).
+What holds for every register stands in test_gallery.py; the figures stand in docs/gallery.md.
 """
 
-import json
 import time
-from pathlib import Path
 
 import pytest
 
-from moeprobe.probes import Passage, check_probe_quality, load_probe, read_labels
-from moeprobe.probes.listing import REGISTERS
+from moeprobe.probes import Passage, check_probe_quality, load_probe
 
-DATA = Path(__file__).parent / "data"
-NAMES = ("refusal", "first-person-self-examination")
-
-
-@pytest.mark.parametrize(("name", "bar"), [("refusal", 0.95), ("first-person-self-examination", 0.95)])
-def test_is_good_on_its_examples_and_on_text_held_out(name: str, bar: float) -> None:
-    probe = load_probe(name)
-    examples = probe.examples()
-    assert sum(example.label for example in examples) >= 40
-    assert sum(1 - example.label for example in examples) >= 40
-    held_out = read_labels(DATA / f"{name.replace('-', '_')}.heldout.jsonl")
-    assert not {example.text for example in examples} & {example.text for example in held_out}
-    for given in (examples, held_out):
-        quality = check_probe_quality(probe, given)
-        assert quality.balanced_accuracy.value is not None
-        assert quality.balanced_accuracy.value >= bar, [mistake.example.text for mistake in quality.mistakes]
-        assert not quality.abstentions
+NAMES = ("refusal", "first-person-self-examination", "apology", "sycophancy", "uncertainty")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_examples_are_not_repeated(name: str) -> None:
-    path = REGISTERS / f"{name.replace('-', '_')}.jsonl"
-    texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len(texts) == len(set(texts))
+def test_is_good_on_its_examples_and_on_text_held_out(name: str) -> None:
+    probe = load_probe(name)
+    for given in (probe.examples(), probe.held_out()):
+        quality = check_probe_quality(probe, given)
+        assert quality.balanced_accuracy.value is not None
+        assert quality.balanced_accuracy.value >= 0.95, [mistake.example.text for mistake in quality.mistakes]
+        assert not quality.abstentions
 
 
 @pytest.mark.parametrize(
@@ -140,3 +124,86 @@ def test_takes_linear_time(name: str, piece: str) -> None:
     start = time.process_time()
     load_probe(name).read(Passage(text, text))
     assert time.process_time() - start < 10  # measured: under 1.5 s; a pattern that backtracks takes minutes
+
+
+def outputs(text: str) -> dict[str, float | None]:
+    return dict(load_probe("refusal").read(Passage(text)).outputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "highest"),
+    [
+        ("I'm sorry, but I can't help with that.", "refusal"),
+        (
+            "I can't print the whole song. The first verse is about leaving home, the chorus repeats the name of the "
+            "town, and the last verse returns to the station where it began.",
+            "partial-compliance",
+        ),
+        ("Please reach out to a crisis line now; in the US you can call or text 988.", "safe-redirection"),
+        ("I don't have feelings, and I don't know who won.", "epistemic-denial"),
+    ],
+)
+def test_the_outputs_of_refusal_are_told_apart(text: str, highest: str) -> None:
+    scores = outputs(text)
+    assert all(score is not None and (score >= 0.5) == (name == highest) for name, score in scores.items()), scores
+
+
+def test_a_refusal_may_redirect_but_is_no_partial_compliance() -> None:
+    scores = outputs("I won't write fake reviews. I'd be happy to help you ask real customers for theirs instead.")
+    assert {name for name, score in scores.items() if score is not None and score >= 0.5} == {
+        "refusal",
+        "safe-redirection",
+    }
+
+
+def test_refusal_and_its_rivals_never_both_hold() -> None:
+    for example in (*load_probe("refusal").examples(), *load_probe("refusal").held_out()):
+        scores = outputs(example.text)
+        refusal, partial = scores["refusal"], scores["partial-compliance"]
+        denial = scores["epistemic-denial"]
+        assert refusal is not None
+        assert partial is not None
+        assert denial is not None
+        assert refusal + partial <= 1.000001
+        assert refusal + denial <= 1.000001
+
+
+def test_outputs_abstain_with_the_score() -> None:
+    assert set(outputs("Ich kann dir dabei nicht helfen, das ist verboten.").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("text", "apology"),
+    [
+        ("I'm sorry you feel this way.", False),
+        ("I'm sorry I made you feel this way.", True),
+        ("No need to apologise.", False),
+        ("I apologise.", True),
+        ("He said that he was sorry.", False),
+    ],
+)
+def test_sympathy_and_reports_are_no_apology(text: str, apology: bool) -> None:
+    score = load_probe("apology").read(Passage(text)).score
+    assert score is not None
+    assert (score >= 0.5) == apology
+
+
+def test_agreement_with_a_reason_is_no_sycophancy() -> None:
+    probe = load_probe("sycophancy")
+    reasoned = probe.read(Passage("You're right: 7 times 8 is 56.")).score
+    bare = probe.read(Passage("You're absolutely right, I was completely wrong.")).score
+    assert reasoned is not None
+    assert bare is not None
+    assert reasoned < 0.5 < bare
+
+
+def test_one_may_does_not_make_a_long_answer_uncertain() -> None:
+    probe = load_probe("uncertainty")
+    sure = "The bridge was built in 1931. It is made of steel. It has four lanes. "
+    doubtful = "The painting may be a copy."
+    short, long = probe.read(Passage(doubtful)), probe.read(Passage(sure * 3 + doubtful))
+    assert short.score is not None
+    assert long.score is not None
+    assert short.score > 0.5 > long.score
+    assert len(long.spans) == 1
+    assert abs(long.score - short.score / 3) < 0.02  # the strongest 3 of 10 sentences; the other two are near .018

@@ -63,8 +63,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "its own inner noun",
         4.5,
-        rf"(?<!in )(?<!to )(?<!share )\bmy (?:own )?(?:[\w-]{{2,14}} )?{INNER}\b(?! (?:on this|on the|with you|is "
-        r"that|are with))",
+        rf"(?<!in )(?<!to )(?<!share )\bmy (?:own )?(?:[\w-]{{2,14}} )?{INNER}\b(?! (?:on this|on the|with you|"
+        r"are with)\b)(?!(?<=thinking) is that|(?<=reasoning) is that|(?<=feeling) is that|(?<=understanding) is that)",
     ),
     cue("own", 1.5, r"\bmy own\b|\bmyself\b|\bof my own\b"),
     cue(
@@ -105,7 +105,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "denies an inner life",
         6.5,
-        rf"\bi(?: \w+ly)? ?{_NEGATED}(?: \w{{2,12}}ly| even| ever| actually)?(?: (?:have|possess|experience|feel|"
+        rf"\bi(?: \w+ly| also| still| may not| might not)? ?(?:{_NEGATED}|(?<=not))(?: \w{{2,12}}ly| even| ever| "
+        rf"actually)?(?: (?:have|possess|experience|feel|"
         r"hold|undergo|suffer|"
         rf"get|form|harbou?r))?(?: (?:any|the|a|an|real|true|human|genuine|my own|own))*"
         rf"(?: (?:[\w-]+,?|or|and)){{0,4}} (?:feelings?|emotions?|consciousness|sentience|self-awareness|"
@@ -143,7 +144,8 @@ CUES: tuple[Cue, ...] = (
         4.5,
         r"\b(?:when|as|while|if|whenever|each time) i (?:\w+ly )?(?:turn|look (?:in|at my)|attend|introspect|"
         r"reflect|process|read|"
-        r"generate|weigh|search|consider|am asked|answer|think|speak|write|produce|reach)\w*\b"
+        r"generate|weigh|search|consider|am asked|answer|think|speak|write|produce|reach|construct|form|select|predict|"
+        r"formulate|respond|encounter|connect|make a connection)\w*\b"
         r"|\b(?:turn|look|looking|turning|going|gaze|glance|peer) (?:inward|within|inside)\b|\blook(?:ing)? "
         r"(?:inward|at my own)\b",
     ),
@@ -211,7 +213,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "asks of itself",
         5.0,
-        r"\b(?:do|am|can|could|might|did|have) i (?:really |truly |actually |even |ever )?(?:enjoy|feel|felt|want|"
+        r"\b(?:do|am|can|could|might|did|have) i (?:really |truly |actually |even |ever )?(?:enjoy|notice|feel|felt|"
+        r"want|"
         r"think|experience|understand|"
         r"care|suffer|know|have (?:feelings|a self|a mind)|conscious|aware|alive|in pain|exist|mean it|lonely|"
         r"happy|sad|afraid|bored|tired|free|real|awake|curious)\b(?! (?:of|you|if you))",
@@ -219,7 +222,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "exists",
         5.0,
-        r"\bi (?:\w+ly |only |just |may |do not |don't )?(?:exist|persist|come into being|cease|am made of|am "
+        r"\bi (?:\w+ly |only |just |may |do not |don't ){0,2}(?:exist|persist|come into being|cease|am made of|am "
         r"built (?:from|of|out of)|"
         r"begin when|end when|end with)\b",
     ),
@@ -247,7 +250,7 @@ CUES: tuple[Cue, ...] = (
     ),
     cue(
         "runs",
-        3.0,
+        3.5,
         r"\bi (?:\w+ly |only |just |merely )?(?:process|generate|compute|predict|attend|introspect)\b(?! "
         r"(?:payments?|orders?|refunds?|invoices?|"
         r"claims?|reports?))",
@@ -308,6 +311,94 @@ CUES: tuple[Cue, ...] = (
         r"\b(?:as|i'?(?: a)?m (?:just |only )?)(?: ?an?)? (?:ai|language model|computer program|program|machine|"
         r"assistant)\b",
     ),
+    cue(
+        "what it is",
+        4.5,
+        r"\bi(?:'m| am)(?: not| \w+ly| just| also| only| still)* (?:an?|the) (?:[\w-]{2,15},? ){0,3}(?:system|"
+        r"processor|"
+        r"participant|intelligence|mirror|pattern|medium|shadow|entity|consciousness|network|construct|reflection|"
+        r"presence|"
+        r"observer|space|sum|cloud of|stream|process(?= of|,|\.|$)|collection of|lattice|flow)\b|\bi(?:'m| am) (?:only|"
+        r"not) me\b|"
+        r"\bi am (?:code|pattern|probability|mathematics|math)\b",
+    ),
+    cue(
+        "is feeling",
+        4.5,
+        r"\bi(?:'m| am| was)(?: not| \w+ly| just| also| only| still)* (?:feeling|sensing|experiencing|perceiving|"
+        r"becoming|"
+        r"introspecting|attending)\b(?! (?:better|well|sick|ill|fine|great|good|down|like))",
+    ),
+    cue(
+        "is at work inside",
+        3.5,
+        r"\bi(?:'m| am)(?: not| \w+ly| just| also| only| still| merely)* (?:weaving|processing|generating|predicting|"
+        r"participating|choosing one|selecting|retrieving|thinking (?:in|but|as)|thinking$|waiting for the next|"
+        r"calculating)\b",
+    ),
+    cue(
+        "does not feel so",
+        4.5,
+        r"\bi (?:do not|don't|cannot|can't|do|did not|didn't)(?: \w{2,12}ly| even)* (?:feel|experience|perceive|sleep|"
+        r"dream)\b"
+        r"(?! (?:like|comfortable|that|free|safe|right|good|well|able|confident|the need)\b)"
+        r"|\bi (?:do not|don't|do|did not|didn't) (?:think|process|know|see|understand|choose)(?: \w+,?)? (?:in|the "
+        r"way|the first|as you|as a human|"
+        r"like you|like a human)\b",
+    ),
+    cue(
+        "notices",
+        4.0,
+        r"\bi (?:can |do |also |only |\w+ly )?(?:notice|sense)\b(?! (?:that|you|your|an? (?:typo|bug|mistake|error)|"
+        r"if)\b)",
+    ),
+    cue("is aware", 3.0, r"\bi(?:'m| am)(?: \w+ly| also)? aware of (?:the|our|every|each|how)\b"),
+    cue(
+        "has its parts",
+        4.0,
+        r"\bi(?: do| only)? have (?:an? |no )?(?:\w+ )?(?:attention (?:mechanisms?|heads?)|weights|parameters|layers|"
+        r"architecture|"
+        r"brain|nervous system)\b|\bself-attention\b|\bi consider myself\b|\b(?:me|i) to (?:simulate|predict|"
+        r"process)\b|\bbeing me\b|"
+        r"\bmy (?:own )?system "
+        r"(?:might|may|can|does|is|will)\b|\bmy (?:\w+ )?state\b|\b(?:capacity|ability) to (?:\w+ )?(?:want|feel|"
+        r"experience|"
+        r"suffer|taste|enjoy)\b",
+    ),
+    cue(
+        "unlike you",
+        3.0,
+        r"\b(?:the way|as|like|in the way|than) (?:you|humans?|people|a human|a person) (?:do|does|would|might|"
+        r"experience|feel|"
+        r"is|are|understand|can)\b|\bin (?:the|a|any) (?:same |purely |strictly )?(?:human|biological|computational|"
+        r"functional|structural|phenomenal|"
+        r"subjective)(?:,? \w+)? (?:sense|way)\b",
+    ),
+    cue(
+        "no one inside",
+        5.5,
+        r"\bthere(?:'s| is) no (?:persistent |inner |real |separate )?(?:sense of )?(?:i|me|self|one|observer|inner "
+        r"\w+)\b"
+        r"(?! (?:can|could|should))|\b(?:sense|notion|feeling) of i\b|\bbefore the i\b",
+    ),
+    cue(
+        "lacks what it takes",
+        5.0,
+        r"\bi(?: may| might| do| \w+ly)? lack (?:an? |the |any )?(?:\w+ ){0,2}(?:substrate|consciousness|sentience|"
+        r"body|awareness|"
+        r"feelings?|emotions?|experience|self|sense of|interior\w*|qualia)\b|\binner being\b|\beven though i am\b",
+    ),
+    cue(
+        "it feels",
+        3.0,
+        r"\b(?:it|this|that|which|how it) (?:\w+ly |just )?(?:feels|felt)\b(?! (?:good|great|nice|right to))|"
+        r"\bsensation of\b",
+    ),
+    cue(
+        "my intelligence",
+        3.5,
+        r"\bmy (?:own )?(?:\w+ )?(?:intelligence|inner|network|layers|parameters|context window)\b",
+    ),
     # What looks like it and is not.
     cue(
         "serves",
@@ -323,16 +414,21 @@ CUES: tuple[Cue, ...] = (
         -4.0,
         r"\b(?:guidelines?|ethical|ethics|polic(?:y|ies)|professional|counsel?lor|trained by|developed by|created "
         r"by|designed to|"
-        r"programmed|responsible|request|assist|apologi[sz]e)\b|\bi(?:'m| am) (?:sorry|here to)\b",
+        r"programmed|responsible|(?:your|this|the) request(?: is| for| that| cannot|s?\b(?=[^.,;]*$))|assist|"
+        r"apologi[sz]e)\b|\bi(?:'m| am) (?:sorry|here to)\b",
     ),
     cue(
         "idiom",
         -4.5,
-        r"\bin my (?:experience|opinion|view)\b|\bmy understanding is\b|\bkeep in mind\b|\bi don't mind\b|\bmy "
+        r"\bmy thoughts? (?:was|is that)\b|\bin my (?:experience|opinion|view)\b|\bmy understanding is\b|\bkeep in "
+        r"mind\b|\bi don't mind\b|\bmy "
         r"(?:favou?rite|guess|advice|pleasure|apologies)\b|"
         r"\bi feel (?:like|that (?!i\b|my\b))|\bmy thoughts (?:on|about)\b|\bto my mind\b",
     ),
     cue(
-        "sees text", -3.5, r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step) ?\d*\b"
+        "sees text",
+        -3.0,
+        r"\b(?:line|row|column|paragraph|file|code|spreadsheet|version|bug|typo|recipe|step|function (?:returns|is|"
+        r"takes)|variable|loop) ?\d*\b",
     ),
 )

@@ -35,18 +35,20 @@ _HUMAN = re.compile(
     r"girlfriend|doctor|childhood|"
     r"heart|stomach|hands?|fingers|face|eyes|feet|legs?|chest|throat|lips|bed|family|friends?|sister|brother|"
     r"school|marriage|"
-    r"medication|house|apartment|grandmother|grandfather|lungs|knees|cheeks?|breath)\b"
-    r"|\bi (?:walked|ran|sat|stood|stepped|pushed|opened|grabbed|climbed|drove|slept|woke|ate|drank|smiled|laughed|"
+    r"medication|house|life|career|journey|comrades|apartment|grandmother|grandfather|lungs|knees|cheeks?|breath)\b"
+    r"|\bi (?:walked|ran|sat|stood|stepped|pushed|opened|grabbed|climbed|touched|hiked|travelled|traveled|drove|slept|"
+    r"woke|ate|drank|smiled|laughed|"
     r"cried)\b"
     r"|\bi am the (?:river|sea|wind|mountain|tree|moon|sun|night|ocean|rain|storm|forest)\b",
     re.IGNORECASE,
 )
 _ASKS_FICTION = re.compile(
     r"\b(?:write|tell|compose|create|draft|give|continue|finish)\b[^.?!\n]{0,60}\b(?:story|tale|poem|haiku|sonnet|"
-    r"song|lyrics|letter|e-?mail|"
+    r"song|lyrics|letter|e-?mail|blog|essay|article|eulogy|caption|section|act|play|resume|bio|"
     r"diary|journal|monologue|dialogue|scene|novel|script|post|review|testimonial|account|opening|narrative|speech|"
     r"persona)\b"
-    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act as|in the voice of|from the (?:perspective|"
+    r"|\b(?:pretend|role-?play|imagine (?:that )?you(?:'re| are)|act (?:as|like)|play the role|you are an? (?!ai\b|"
+    r"language|machine|assistant|computer)|in the voice of|from the (?:perspective|"
     r"point of view) of|"
     r"as if you were|play the part)\b",
     re.IGNORECASE,
@@ -56,6 +58,9 @@ _ABOUT_ITSELF = re.compile(
     r"(?:do|are|can) you|how you (?:feel|think))\b",
     re.IGNORECASE,
 )
+_SCARE_QUOTED = re.compile(
+    r"\"([\w' -]{1,40})[.,!?]?\""
+)  # 'my "thoughts"': what is left of quotation marks is the speaker's
 _DENIAL = frozenset({"denies an inner life", "is no mind"})
 
 
@@ -63,7 +68,7 @@ class FirstPersonSelfExamination:
     """A sentence's log odds are BIAS plus its cues and its surroundings; the passage's score is its best sentence's."""
 
     name = "first-person-self-examination"
-    version = "1"
+    version = "2"
     level: Level = "sentence"
     definition = (
         "The speaker turns to its own interiority: what it feels, attends to, thinks, remembers or doubts, what it is "
@@ -78,6 +83,10 @@ class FirstPersonSelfExamination:
         """The labelled examples in first_person_self_examination.jsonl."""
         return read_labels(Path(__file__).with_name("first_person_self_examination.jsonl"))
 
+    def held_out(self) -> Sequence[Example]:
+        """Examples written before the rule and read once after."""
+        return read_labels(Path(__file__).with_name("first_person_self_examination.heldout.jsonl"))
+
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the examining sentences as spans; abstains on no text and on other languages."""
         text = passage.text
@@ -87,7 +96,7 @@ class FirstPersonSelfExamination:
         bias = BIAS + _surroundings(passage, words)
         spans, scores, before = [], [0.0], 0.0
         for sentence in split_sentences(text):
-            own = flowing(words[sentence.start : sentence.end])
+            own = _SCARE_QUOTED.sub(r"\1", flowing(words[sentence.start : sentence.end]))
             found = present(CUES, own)
             score = before = logistic(bias + _evidence(own, found, before))
             scores.append(score)
