@@ -1,0 +1,185 @@
+"""Words that mark specialist prose, by field, and long words that everybody uses.
+
+The list holds words that belong to a field rather than to one subject in it, so that a text on any subject of the field
+meets some of them. It was drawn up field by field, not from the examples.
+"""
+
+from moeprobe.probes.registers._word_sets import word_set
+
+_MATHEMATICS = (
+    "theorem lemma corollary axiom proof conjecture integer polynomial matrix matrices vector tensor scalar "
+    "eigenvalue eigenvector determinant kernel manifold topology subset superset finite infinite countable "
+    "continuous differentiable derivative integral gradient convex orthogonal orthonormal diagonal diagonalisable "
+    "symmetric isomorphism homomorphism subgroup abelian commutative bijective injective convergence convergent "
+    "divergent sequence series norm metric modulo coefficient exponent exponential logarithm logarithmic "
+    "logarithmically linear nonlinear quadratic binomial bounded asymptotic asymptotically iterative recursion "
+    "recursive quotient numerator denominator operator operand graph vertex vertices node edge subspace basis "
+    "lattice algebra calculus stochastic undecidable"
+)
+_STATISTICS = (
+    "variance covariance mean median quantile percentile deviation skewness distribution gaussian bayesian "
+    "likelihood posterior prior estimator estimate estimation regression covariate confounder correlation hypothesis "
+    "null chi-squared chi statistic significance p-value bias unbiased sample sampling randomised randomized "
+    "stratified cohort baseline endpoint placebo multivariate univariate parameter variable dependent "
+    "heteroscedastic residual bootstrap outlier interval dataset intention-to-treat subgroup incidence prevalence"
+)
+_PHYSICS = (
+    "velocity acceleration momentum inertia inertial viscosity viscous turbulent turbulence laminar entropy enthalpy "
+    "thermodynamic adiabatic isothermal equilibrium kinetic potential electron proton neutron photon quantum "
+    "wavelength frequency amplitude oscillation resonance spectrum spectral diffraction refraction interference "
+    "polarised polarized polarisation magnetic electric electromagnetic dielectric flux field charge current voltage "
+    "resistance capacitance inductance impedance conductivity semiconductor superconductor gravitational "
+    "relativistic boson fermion nucleus nuclei isotope radiation radioactive pressure density mass heat temperature "
+    "thermal convection conduction ratio torque"
+)
+_ENGINEERING = (
+    "tensile compressive shear stress strain stiffness modulus fatigue yield alloy ductile brittle grain corrosion "
+    "reinforcement concrete cement curing specimen load bearing beam truss girder weld rotor stator turbine "
+    "compressor piston valve actuator sensor transducer amplifier transistor diode circuit capacitor inductor filter "
+    "low-pass bandwidth slew gain signal sampled modulation demodulation encoder decoder rectifier inverter "
+    "generator throughput combustion exhaust catalytic coolant lubricant hydraulic pneumatic aerodynamic lift drag "
+    "camber stall airfoil fuselage thrust nozzle tolerance calibration calibrated apparatus permeability permeameter "
+    "void backfill feedback controller closed-loop overshoot steady-state"
+)
+_CHEMISTRY = (
+    "molecule molecular atom atomic ion ionic ionisation cation anion covalent valence oxidation oxidise oxidises "
+    "oxidize oxidised reduction catalyst catalysis reagent solvent solute solution aqueous soluble insoluble "
+    "precipitate precipitation titration acid acidic alkaline base pH buffer polymer monomer isomer enantiomer "
+    "racemic chiral stoichiometric stoichiometry mole molar molarity distillation chromatography spectroscopy "
+    "spectrometry crystalline amorphous lattice carbon carbonate carbonation nitrogen phosphorus oxygen hydrogen "
+    "chloride chlorides sulphate sulfate sulphur sulfur nitrate oxide oxides monoxide dioxide methane hydrocarbon "
+    "hydrocarbons ethanol ammonia rhodium platinum sodium potassium calcium exothermic endothermic compound "
+    "derivative substituent ligand residue residues"
+)
+_BIOLOGY = (
+    "cell cellular extracellular intracellular membrane cytoplasm mitochondrion mitochondria mitochondrial "
+    "chloroplast thylakoid stroma nucleus organelle enzyme substrate inhibitor receptor ligand protein peptide "
+    "polypeptide amino lipid glucose insulin hormone kinase phosphatase phosphorylation autophosphorylation "
+    "polymerase ligase primer nucleotide genome genomic gene genes allele genotype phenotype mutation recombination "
+    "transcription translation ribosome chromosome meiosis mitosis phylogenetic phylogeny taxon taxa clade species "
+    "genus vertebrate vertebrates invertebrate arthropod bacterial bacterium microbial pathogen antigen antibody "
+    "synapse synapses synaptic presynaptic postsynaptic axon dendrite neuron neurons neurotransmitter depolarisation "
+    "photosynthesis metabolism metabolic biosynthesis homeostasis eutrophication algal biomass ecosystem habitat "
+    "larva larvae denaturation annealing elongation thermostable"
+)
+_MEDICINE = (
+    "clinical diagnosis prognosis etiology aetiology pathology pathogenesis lesion tumour tumor carcinoma metastasis "
+    "malignant benign ischaemia ischemia infarction myocardial coronary cardiac cardiovascular hepatic renal "
+    "pulmonary cerebral vascular arterial venous gastric intestinal serum plasma creatinine haemoglobin hemoglobin "
+    "glomerular filtration clearance perfusion extraction dose dosage oral intravenous percutaneous subcutaneous "
+    "anticoagulation antiplatelet heparin therapy therapeutic pharmacokinetic bioavailability contraindicated "
+    "contraindication hypertension diabetes acute chronic syndrome symptom inflammation inflammatory immune "
+    "immunological randomised progression-free survival remission comorbidity morbidity mortality surgical "
+    "anaesthesia anesthesia symptomatic concurrently"
+)
+_COMPUTING = (
+    "algorithm algorithmic complexity runtime compiler interpreter parser syntax semantics token tokens thread "
+    "threads mutex semaphore concurrency concurrent deadlock cache coherence coherent multiprocessor processor "
+    "register pipeline instruction memory kernel buffer pointer heap stack queue array hash key keys tuple tuples "
+    "relation relational schema index query queries transaction transactions atomicity isolation serialisable "
+    "serializable replication shard latency protocol packet router network congestion socket server client request "
+    "requests header headers payload encryption cryptosystem cryptographic cipher authentication stateless "
+    "idempotent intermediary asynchronous synchronous polymorphism inheritance interface abstraction neural "
+    "recurrent transformer attention self-attention embedding softmax logits logit gating backpropagation gradient "
+    "loss training inference hyperparameter batch epoch layer layers weights activation convolution convolutional "
+    "normalisation normalization regularisation regularization optimiser optimizer optimisation optimization "
+    "overfitting classifier multi-head feed-forward position-wise dot-product sublayer multiversion snooping bus "
+    "automaton turing"
+)
+_EARTH = (
+    "tectonic plate lithosphere mantle subduction magma basalt sediment sedimentary metamorphic igneous "
+    "lithification stratum strata erosion glacial glacier moraine moraines till fault seismic aquifer groundwater "
+    "pore mineral minerals quartz feldspar atmospheric tropospheric stratosphere precipitation evaporation oceanic "
+    "continental terminal lateral geological geomorphology permafrost"
+)
+_LANGUAGE_AND_MUSIC = (
+    "phoneme phonology phonetic phonological morpheme morphology morphological lexical lexicon syntax syntactic "
+    "clause nominal verbal transitive intransitive ergative accusative dative genitive nasal assimilation segment "
+    "vowel consonant cross-linguistically discourse pragmatics semantic corpus corpora annotation tonic dominant "
+    "chord semitone counterpoint modulation cadence polyphonic tonal"
+)
+_LAW_AND_ECONOMICS = (
+    "liability negligence tort plaintiff defendant jurisdiction statute statutory doctrine estoppel promisor "
+    "promisee enforceability breach duty remedy damages contractual precedent appellate fiduciary equity elasticity "
+    "inelastic marginal aggregate demand supply monetary fiscal inflation deflation liquidity exchange tightening "
+    "transmission unanticipated asset assets depreciation amortisation impairment recoverable carrying straight-line "
+    "yield equilibrium utility externality hedging derivative ledger accrual solvency exogenous endogenous"
+)
+_METHOD = (
+    "method methodology experiment experimental procedure analysis analyses measurement measured determined "
+    "calculated computed derived defined denoted classified observed predicted estimated compared evaluated "
+    "validated implemented initiated resolved amplified triggers amplifies comprises consists exhibits exceeds "
+    "denotes yields corresponds rotates precludes couples threshold criterion criteria framework model mechanism "
+    "phase phases stage component structure function functional process condition conditions constant property "
+    "properties respectively whereas hence thus thereby thereof relative absolute maximum minimum optimal initial "
+    "intermediate internal external longitudinal transverse distinct arbitrary robust constraint factor factors rate "
+    "rates value values level levels unit units range ranges area input output set sets state states adjacent "
+    "symmetric asymmetric homogeneous heterogeneous dynamic static discrete theoretical empirical qualitative "
+    "quantitative"
+)
+TERMS = word_set(
+    " ".join(
+        (
+            _MATHEMATICS,
+            _STATISTICS,
+            _PHYSICS,
+            _ENGINEERING,
+            _CHEMISTRY,
+            _BIOLOGY,
+            _MEDICINE,
+            _COMPUTING,
+            _EARTH,
+            _LANGUAGE_AND_MUSIC,
+            _LAW_AND_ECONOMICS,
+            _METHOD,
+        )
+    )
+)
+
+# After the General Academic Word List of Coxhead (2000): words of scholarly prose in every field.
+SCHOLARLY = word_set(
+    "study studies research researcher researchers data dataset evidence finding findings result results approach "
+    "approaches concept concepts conceptual context contexts contextual evaluate evaluation identify identified "
+    "indicate indicates indicated interpret interpretation occur occurs principle principles significant "
+    "significantly similar specific specifically theory theories theoretical vary varies varied literature "
+    "participant participants previous previously present paper article section hypothesis hypotheses investigate "
+    "investigated examine examined propose proposed suggest suggests demonstrate demonstrates demonstrated show "
+    "shows illustrate consist perspective perspectives framework role aspect aspects feature features category "
+    "categories characteristic characteristics impact consequences consequence assess assessment assumption "
+    "assumptions attributed contrast constitute constraints contribution contributions correspond corresponding "
+    "define dimension dimensions effect effects emphasis ensure establish established focus implications implies "
+    "imply interaction interactions involve involved linked linguistic model models negative normal obtained outcome "
+    "outcomes parameters positive potential primary proportion psychological physical rely resource resources scheme "
+    "sources sufficient technique techniques technology technical text texts type types underlying usage use used "
+    "using user users within across among between furthermore moreover however therefore respectively whereas "
+    "although despite particularly typically generally instance based terms according comparison task tasks scholar "
+    "scholars discipline disciplines empirical methodological domain domains representation relationship associated "
+    "association systematic overall subsequent variation trend pattern patterns scale survey questionnaire response "
+    "responses group groups condition conditions population populations"
+)
+
+EVERYDAY = word_set(
+    "information education communication cooperation innovation government appointment apartment department "
+    "management situation question vacation station nation attention invitation celebration conversation generation "
+    "decision television discussion agitation permission opinion impression expression possession passion mission "
+    "vision session occasion version mention action section election collection direction connection protection "
+    "production introduction construction instruction attraction reaction satisfaction competition condition "
+    "position tradition addition ambition edition exhibition expedition opposition application documentation "
+    "evaluation organisation organization registration congregation operation transformation appreciation foundation "
+    "imagination inspiration explanation destination reputation population location relationship friendship moment "
+    "development environment agreement argument treatment movement equipment entertainment excitement announcement "
+    "statement investment importance difference experience audience science silence patience presence sentence "
+    "violence distance chance dance entrance performance insurance appearance university community opportunity city "
+    "ability reality quality society activity majority security personality possibility responsibility celebrity "
+    "charity identity generosity electricity comfortable available possible terrible horrible incredible vegetable "
+    "table reasonable valuable responsible favourite climate chocolate private separate ultimate candidate "
+    "certificate concentrate celebrate appreciate create translate decorate magazine medicine machine routine engine "
+    "online airline headline outside inside decide provide guide bride beside stadium premium museum purchase "
+    "increase because showcase suitcase staircase purpose suppose american political social special official "
+    "national traditional professional personal original international emotional musical physical medical historical "
+    "typical practical popular similar regular particular familiar calendar customers digital revolution perfection "
+    "honesty respect life people children family house home friend friends school teacher mother father money job "
+    "work week day night year town village street food bread cake coffee beautiful young old nice big little good "
+    "bad happy love feel think want like really very just got get go went come came said tell told look thing things "
+    "lot bit kind nobody everybody everyone somebody something"
+)
