@@ -6,16 +6,16 @@ from moeprobe.probes.registers._word_sets import word_set
 
 # Verbs that procedures are made of and that seldom open a sentence as a noun.
 _PROCEDURAL = (
-    "add adjust affix align allow apply arrange assemble attach avoid bake beat begin bend blend boil break bring "
-    "brush build bury carry cast choose chop clean clear clip clone combine compare complete connect continue "
-    "convert copy cover create cream crush deal decide define delete descend dig dip disconnect dissolve divide "
-    "download drain drag draw dry edit empty enable disable ensure enter erase execute extend extract fasten feed "
-    "fill find finish fit fix flip fry gather get give glue go grab grate grease grill grind hang heat hold identify "
-    "import export increase decrease inhale exhale breathe insert inspect install invert join keep kneel knead knit "
-    "lay lead leave let lever lift lightly list locate log loosen lower make mark marinate mash measure melt "
-    "memorize mince moisten mount move multiply navigate obtain open pack paint paste peel perform pick pinch place "
-    "plug point poke polish position pour practice practise preheat prepare prick prise proceed provide pull pump "
-    "punch purl push put raise reach read record reduce refill refrigerate release reload remove rename repeat "
+    "pass follow add adjust affix align allow apply arrange assemble attach avoid bake beat begin bend blend boil "
+    "break bring brush build bury carry cast choose chop clean clear clip clone combine compare complete connect "
+    "continue convert copy cover create cream crush deal decide define delete descend dig dip disconnect dissolve "
+    "divide download drain drag draw dry edit empty enable disable ensure enter erase execute extend extract fasten "
+    "feed fill find finish fit fix flip fry gather get give glue go grab grate grease grill grind hang heat hold "
+    "identify import export increase decrease inhale exhale breathe insert inspect install invert join keep kneel "
+    "knead knit lay lead leave let lever lift lightly list locate log loosen lower make mark marinate mash measure "
+    "melt memorize mince moisten mount move multiply navigate obtain open pack paint paste peel perform pick pinch "
+    "place plug point poke polish position pour practice practise preheat prepare prick prise proceed provide pull "
+    "pump punch purl push put raise reach read record reduce refill refrigerate release reload remove rename repeat "
     "replace reposition rest reset restart return rinse roast roll rotate rub run save saute scatter scoop scrape "
     "screw scrub season secure select send separate serve sew shake shape shuffle sift simmer sit skim slice slide "
     "smooth soak sow spoon spray spread sprinkle squeeze stand start steam stick stir store straighten strain "
@@ -97,7 +97,7 @@ _FIRST = re.compile(_OPENING + _CLAUSE + _NEGATED + r"(?P<verb>[a-z]{2,14})\b(?P
 _DIRECT = re.compile(_OPENING + _NEGATED + r"(?P<verb>[a-z]{2,14})\b(?P<rest>.{0,40})", re.IGNORECASE)
 _CHAINED = re.compile(
     r"(?:[,;]|,? and|,? then|,? or|[:,] ?but|\bin two|[.:)])(?: and| then| or| finally| slowly| carefully| gently| "
-    r"lightly| do not| don't){0,3} (?P<verb>[a-z]{2,14})\b(?P<rest>.{0,40})",
+    r"lightly| do not| don't){0,3} (?P<verb>[a-z]{2,14})\b(?=(?P<rest>.{0,40}))",
     re.IGNORECASE,
 )
 _PROHIBITS = re.compile(

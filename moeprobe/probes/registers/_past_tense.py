@@ -16,7 +16,7 @@ IRREGULAR = word_set(
 STATIVE = word_set(
     "was were had felt knew meant thought understood lay stood believed belonged consisted contained included seemed "
     "appeared wanted needed liked loved hated hoped owned lived remained existed resembled deserved involved "
-    "required preferred wished trusted depended kept did wore held led cost showed saw used based called named made "
+    "required preferred wished trusted depended kept did wore held led cost showed used based called named made "
     "grew rose fell"
 )
 """Pasts that describe as often as they tell; they count for less."""

@@ -15,7 +15,7 @@ from moeprobe.probes.registers._word_sets import word_set
 # Weights were set by hand in steps of half a unit on instruction.jsonl. Werlich (1976) calls the text type
 # instruction: sequences of acts asked of the reader in the imperative; Biber & Egbert (2018) describe the how-to and
 # recipe registers of the web by imperatives, "you" and lists.
-BIAS = -4.0
+BIAS = -3.5
 EACH_STEP = 1.5  # up to MOST_STEPS of them: two steps make a sequence
 MOST_STEPS = 4
 SHARE = 3.0  # times the share of sentences that are steps
@@ -24,7 +24,6 @@ MOST_SEQUENCE = 3
 HOW_TO = 1.5
 NUMBERED = 0.5  # for each numbered or bulleted step, up to four
 SPARSE = -4.0  # fewer than one sentence in eight is a step: advice within another text
-ADVICE = 0.5  # what an imperative counts for whose verb is no act of the hand ("learn", "ask")
 
 _ORDER = re.compile(
     r"\b(?:first|then|next|finally|after that|afterwards|before you|once|until|when done|lastly|meanwhile|at the"
@@ -95,16 +94,16 @@ class Instruction:
         return Reading(score, tuple(one.span("step") for one in stepping))
 
 
-def _steps(words: str) -> float:
+def _steps(words: str) -> int:
     """How many steps a sentence tells its reader to take."""
     found = len(steps(words))
     if found or _YOUR_ACT.match(words[:200]):
         return found or 1
     verb = imperative(words)
-    return ADVICE * (verb is not None and verb not in _FEELING and not words.rstrip("\"' ").endswith(("!", "?")))
+    return int(verb is not None and verb not in _FEELING and not words.rstrip("\"' ").endswith(("!", "?")))
 
 
-def _log_odds(sentences: Sequence[OwnSentence], stepping: Sequence[OwnSentence], count: float) -> float:
+def _log_odds(sentences: Sequence[OwnSentence], stepping: Sequence[OwnSentence], count: int) -> float:
     if count < 2:
         return BIAS
     share = len(stepping) / len(sentences)

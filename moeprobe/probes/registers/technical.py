@@ -15,7 +15,7 @@ from moeprobe.probes.registers._term_words import EVERYDAY, SCHOLARLY, TERMS
 # Weights were set by hand in steps of half a unit on technical.jsonl. Biber (1988): dimension 1 (nouns, long words,
 # no contractions, no first or second person) and dimension 5 (passives, conjuncts); Halliday (1993) on
 # nominalisation and taxonomies of terms in scientific English.
-BIAS = -2.2
+BIAS = -1.8
 WEIGHTS = {  # feature -> (for each one in 100 words, counted up to so many)
     "term": (0.3, 30.0),
     "scholarly": (0.2, 20.0),
