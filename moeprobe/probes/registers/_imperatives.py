@@ -9,7 +9,7 @@ _PROCEDURAL = (
     "pass follow add adjust affix align allow apply arrange assemble attach avoid bake beat begin bend blend boil "
     "break bring brush build bury carry cast choose chop clean clear clip clone combine compare complete connect "
     "continue convert copy cover create cream crush deal decide define delete descend dig dip disconnect dissolve "
-    "divide download drain drag draw dry edit empty enable disable ensure enter erase execute extend extract fasten "
+    "divide download drain drag draw dry edit empty enable disable ensure enter erase execute extend fasten "
     "feed fill find finish fit fix flip fry gather get give glue go grab grate grease grill grind hang heat hold "
     "identify import export increase decrease inhale exhale breathe insert inspect install invert join keep kneel "
     "knead knit lay lead leave let lever lift lightly list locate log loosen lower make mark marinate mash measure "
@@ -41,7 +41,7 @@ _ALSO_NOUNS = word_set(
     "return rub run screw season shape slice spray spread stick store strain stretch strip stand start steam switch "
     "take tap tear thread tie tip touch twist type wash wind wrap break brush deal dip heat hold dust balance filter "
     "frost pat weed sweat hammer hose level line massage microwave peg pipe research schedule budget experiment talk "
-    "experience challenge focus aim fight figure appeal approach address claim guard handle honor own notice offer "
+    "experience challenge focus aim fight appeal approach address claim guard handle honor own notice offer "
     "purchase reward sample shop show smell state support swim taste tour vote witness hike stroll move limit count "
     "jump bounce wear lean refrain settle wax snap dress access act have increase decrease import export lay lift "
     "lower mount pack paste pick place plug polish position practice read reset separate wet warm thin smooth secure "
@@ -58,7 +58,7 @@ _OTHER = (
     "act live die leave stop grow climb cross assume challenge contemplate establish experience mention focus aim "
     "encourage maintain monitor seek strive accept acknowledge address admit announce apologize appeal approach "
     "argue arrive assess assign attend beg behave brace bring build carve claim commit communicate compliment "
-    "congratulate create cultivate cut declare dedicate develop embrace examine express fight figure fly gauge greet "
+    "congratulate create cultivate cut declare dedicate develop embrace examine express fight fly gauge greet "
     "guard handle have honor insist jog join lean limit look lower manage move negotiate notice offer own "
     "participate please proceed purchase push refer refrain relate require rethink reward roam save settle share "
     "shop show smell state steer stick support surround swim switch talk taste teach tour try vote walk withdraw "
@@ -158,5 +158,5 @@ def _tells(verb: str, rest: str, verbs: frozenset[str], negated: bool = False) -
     if rest[:1] in ("-", "_") or (word == "let" and _DEFINES.match(rest)):
         return False
     if word in _ALSO_NOUNS and not negated:
-        return bool(_OBJECT.match(rest)) or rest.strip() in ("", ".") or rest[:1] == ","
+        return bool(_OBJECT.match(rest)) or rest[:1] == ","
     return True
