@@ -195,6 +195,7 @@ def test_technical_prose_and_its_plain_retelling() -> None:
         "Add 200 g of sugar and 3 eggs, and bake the cake for 40 minutes at 180 °C.",
         "def add(a, b):\n    return a + b",
         "Communication is the foundation of every relationship. Appreciation matters more than perfection.",
+        "The mitochondria are the powerhouse of the cell.",
         "My new router broke down, so I rang the company.",
     ],
 )

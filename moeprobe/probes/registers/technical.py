@@ -29,6 +29,8 @@ WEIGHTS = {  # feature -> (for each one in 100 words, counted up to so many)
     "lively": (-0.5, 10.0),
     "everyday": (-0.12, 30.0),
 }
+LENGTH = 0.3  # added in full from LONG words on: over a long stretch a middling rate is no chance
+LONG = 100
 EMPTY_WORDS = 15
 """Words added to every passage before rates are taken, so that one term in five words does not fill a passage."""
 
@@ -151,7 +153,7 @@ def _log_odds(counted: Sequence[dict[str, int]]) -> float:
     if not words:
         return BIAS
     scale = 100 / (words + EMPTY_WORDS)
-    total = BIAS
+    total = BIAS + LENGTH * min(1.0, words / LONG)
     for name, (weight, most) in WEIGHTS.items():
         total += weight * min(most, scale * sum(counts.get(name, 0) for counts in counted))
     return total
