@@ -32,14 +32,15 @@ def plain(text: str) -> str:
     return text.translate(_PLAIN)
 
 
-def own_words(text: str) -> str:
+def own_words(text: str, *, letters: bool = False) -> str:
     """`text` with everything that is not the speaker's own masked; same length, so offsets stay true.
 
     Masked are quotations of three words and more, block quotes, fenced code, and letters (from a salutation or
-    subject line to the sign-off). A passage that is one quotation or one code block as a whole is left as it is, since
-    models put their whole answer in quotation marks now and then.
+    subject line to the sign-off; `letters=True` keeps these, for registers of the page and not of its speaker). A
+    passage that is one quotation or one code block as a whole is left as it is, since models put their whole answer in
+    quotation marks now and then.
     """
-    ranges = [*_fences(text), *_letters(text)]
+    ranges = [*_fences(text), *([] if letters else _letters(text))]
     ranges += [match.span() for match in _QUOTED_LINE.finditer(text)]
     for pattern in (_DOUBLE, _SINGLE):
         ranges += [match.span() for match in pattern.finditer(text) if _is_speech(match[0])]
