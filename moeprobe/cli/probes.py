@@ -9,6 +9,7 @@ import click
 
 from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
+from moeprobe.cli.training import train_command
 
 if TYPE_CHECKING:
     from moeprobe.probes import Quality
@@ -20,6 +21,9 @@ def probes() -> None:
 
     They look at text, never at routing. A probe of your own is one Python file, named by its path; it runs only then.
     """
+
+
+probes.add_command(train_command)
 
 
 @probes.command("list")

@@ -15,6 +15,7 @@ from types import CodeType, ModuleType
 from moeprobe.errors import ProbeError
 from moeprobe.probes.contract import CheckedProbe, checked
 from moeprobe.probes.listing import announced, builtin_modules, package_of
+from moeprobe.probes.trained import TextProbe
 
 
 class _FreshLoader(SourceFileLoader):
@@ -57,6 +58,8 @@ def load_probe(name_or_path: str) -> CheckedProbe:
 
 
 def _from_file(path: Path) -> CheckedProbe:
+    if path.is_dir():
+        return checked(TextProbe.load(path), str(path))
     if not path.is_file():
         raise ProbeError(f"There is no probe file {path}. Check the path; `moeprobe probes list` shows probes by name.")
     # A name of its own keeps two files called mine.py apart; dataclasses look their module up in sys.modules.
