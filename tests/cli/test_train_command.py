@@ -5,7 +5,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import Run
+
+from tests.cli.conftest import Run
 
 OPENINGS = {
     1: ("would you kindly", "please be so good as to", "may I ask you to"),

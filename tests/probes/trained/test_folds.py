@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from register_samples import noise
 
 from moeprobe.errors import ProbeError
 from moeprobe.probes import Example, check_probe_quality
 from moeprobe.probes.trained import TextProbe, example_groups, grouped_folds
+from tests.probes.trained.register_samples import noise
 
 LONG = "The bridge over the river was built in 1931 by a company that made nothing but bridges and cranes."
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from register_samples import TOPICS, register
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
@@ -16,6 +15,7 @@ from moeprobe.errors import OutputError, ProbeError
 from moeprobe.probes import Example, Passage, check_probe_quality, checked, load_probe
 from moeprobe.probes.trained import TextProbe, TrainableProbe, telling_ngrams
 from moeprobe.probes.trained.store import EXAMPLES, FACTS, WEIGHTS
+from tests.probes.trained.register_samples import TOPICS, register
 
 UNSEEN = [
     "Please, would you kindly bring it?",
