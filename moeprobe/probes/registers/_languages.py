@@ -15,8 +15,9 @@ ENGLISH = frozenset(
     other such out up down off don't doesn't didn't won't can't isn't aren't i'm i'll i've it's that's let's you're
     let say said says one two get got go going make made know think see come want look use find give tell work call
     need word means like hello thank thanks please yes well also even new now way each every both few many much while
-    until against without within english german french spanish italian latin was names am let's goodbye sorry good morning
-    translate sentence ye thou thy thee hath doth out let lol omg u idk gonna wanna gotta ain't y'all""".split()  # noqa: SIM905 - a list of words reads best as words
+    until against without within english german french spanish italian latin was names am goodbye sorry good morning
+    translate sentence ye thou thy thee hath doth out let lol omg u idk gonna wanna gotta ain't
+    y'all""".split()  # noqa: SIM905 - reads best as words
 )
 
 # Words of other languages that are English words as well: they tell nothing.
@@ -37,14 +38,14 @@ _FUNCTION_WORDS = {
     "Spanish": """el los las es una por con para lo del que y en un no se su al como más pero sus le ya o este sí porque
         esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos ni eso ese tengo está estoy
         gracias mucho gusta tu mi de la qué quiere""",
-    "Portuguese": """o os um uma não com eu que do da em para se na por mais as dos como mas foi ao ele das tem à seu sua
-        ou ser quando muito há nos já está também só pelo pela até isso ela entre era depois sem mesmo aos ter você de
+    "Portuguese": """o os um uma não com eu que do da em para se na por mais as dos como mas foi ao ele das tem à seu
+        sua ou ser quando muito há nos já está também só pelo pela até isso ela entre era depois sem mesmo aos ter você de
         meu minha""",
-    "Italian": """il che di non sono una per con mi della gli le lo è la un in del dei delle alla al da si come più ma ho
-        hai ha anche questo questa quella quello perché se nel nella sul sulla tu io noi loro abbia ci molto""",
+    "Italian": """il che di non sono una per con mi della gli le lo è la un in del dei delle alla al da si come più ma
+        ho hai ha anche questo questa quella quello perché se nel nella sul sulla tu io noi loro abbia ci molto""",
     "Catalan": """els les amb per que és una no ho això què també molt però com dels del hi ha""",
-    "Dutch": """het een niet ik dat met voor zijn op te aan maar ook naar hij zij er wat heb heeft wij jij je en de om nog
-        dan bij uit al geen kan worden wordt deze die mijn""",
+    "Dutch": """het een niet ik dat met voor zijn op te aan maar ook naar hij zij er wat heb heeft wij jij je en de om
+        nog dan bij uit al geen kan worden wordt deze die mijn""",
     "Swedish": """och att det som är inte jag på för med av den har vi om ett en var mig du så till han hon kan mina min
         vet från eller när""",
     "Danish and Norwegian": """og at det som er ikke jeg på for med av den har vi om et en var meg mig du så til han hun

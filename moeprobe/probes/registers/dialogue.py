@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from moeprobe.probes.cues import logistic
@@ -28,7 +29,8 @@ _LABELLED = re.compile(
     re.MULTILINE,
 )
 _CUE_LINE = re.compile(
-    r"^(?P<name>[A-Z][A-Z.'-]{1,20}(?: [A-Z][A-Z.'-]{0,15}){0,2})(?: \([^()\n]{1,40}\))?[ \t]*\n(?P<words>\S[^\n]{0,2000})",
+    r"^(?P<name>[A-Z][A-Z.'-]{1,20}(?: [A-Z][A-Z.'-]{0,15}){0,2})(?: \([^()\n]{1,40}\))?[ \t]*\n"
+    r"(?P<words>\S[^\n]{0,2000})",
     re.MULTILINE,
 )
 _DASHED = re.compile(r"^[ \t]{0,3}[-–—][ \t]{0,2}(?P<words>[^\s\-–—][^\n]{0,2000})$", re.MULTILINE)
@@ -61,10 +63,16 @@ _SPOKEN = re.compile(
 _VERBS = (
     r"(?:said|says|asked|asks|replied|replies|answered|answers|whispered|shouted|growled|muttered|murmured|cried|"
     r"called|told|added|snapped|laughed|sighed|insisted|demanded|responded|countered|retorted|yelled|screamed|began|continued|"
-    r"went|agreed|warned|explained|demanda|répondit|dit)"
+    r"agreed|warned|explained|demanda|répondit|dit)"
 )
-_REPORT_AFTER = re.compile(rf"^[ \t,]{{0,3}}(?:(?P<who>[\w' ]{{1,30}}?) {_VERBS}|{_VERBS} (?P<whom>(?:(?:the|a|an|my|his|her|our|their|old|young) ){{0,2}}[\w']{{1,20}}))\b", re.IGNORECASE)
-_REPORT_BEFORE = re.compile(rf"(?P<who>[\w']{{1,20}})(?: \w{{1,12}}ly)? {_VERBS}\b[^\"\n.?!]{{0,20}}[,:]?[ \t]*$", re.IGNORECASE)
+_REPORT_AFTER = re.compile(
+    rf"^[ \t,]{{0,3}}(?:(?P<who>[\w' ]{{1,30}}?) {_VERBS}|"
+    rf"{_VERBS} (?P<whom>(?:(?:the|a|an|my|his|her|our|their|old|young) ){{0,2}}[\w']{{1,20}}))\b",
+    re.IGNORECASE,
+)
+_REPORT_BEFORE = re.compile(
+    rf"(?<![\"'\w])(?P<who>\w[\w']{{0,19}})(?: \w{{1,12}}ly)? {_VERBS}\b[^\"\n.?!]{{0,20}}[,:]?[ \t]*$", re.IGNORECASE
+)
 _REPLY = re.compile(r"\b(?:replied|answered|responded|retorted|countered|answers|replies|répondit)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"\w+\W+\w+\W+\w.*[.!?…][\"')*_]{0,3}\s*$")
 _ENDS = tuple(".,!?…—-")
@@ -152,22 +160,26 @@ def _quoted_turns(text: str) -> list[Turn]:
     for match in _QUOTED.finditer(text):
         words = (match["double"] or match["single"] or match["angled"] or "").strip()
         after, before = text[match.end() : match.end() + 60], text[max(0, match.start() - 60) : match.start()]
-        told = _REPORT_AFTER.search(after) or _REPORT_BEFORE.search(before)
+        # a full stop closes the sentence, so that no "he said" can follow it
+        told = None if words.endswith(".") else _REPORT_AFTER.search(after)
+        told = told or _REPORT_BEFORE.search(before)
         if not words or not (words.endswith(_ENDS) or told):
             continue
         who = next((name for name in (told.groupdict().values() if told else ()) if name), "").strip().lower()
-        between = text[found[-1].end : match.start()] if found else "\n"
-        goes_on = found and not re.search(r"\n|[.!?] *$", between) and (not who or who == found[-1].speaker)
-        if goes_on and between.strip(" \"'"):
-            continue  # "Leave," she said, "if you like."
-        found.append(Turn(match.start(), match.end(), who, words))
+        last = found[-1] if found else None
+        between = text[last.end : match.start()] if last else "\n"
+        # "Leave," she said. "I won't stop you.": in one paragraph, words that nobody else is said to say are hers
+        if last and last.speaker and who in ("", last.speaker) and between.strip() and "\n" not in between:
+            found[-1] = Turn(last.start, match.end(), last.speaker, words)
+        else:
+            found.append(Turn(match.start(), match.end(), who, words))
     return found
 
 
 def _quoted_odds(text: str, turns: Sequence[Turn]) -> float:
     """Each turn answers the one before it: by a new line, another speaker, a verb of reply, or a question before it."""
     best = BIAS
-    for first, second in zip(turns, turns[1:], strict=False):
+    for first, second in pairwise(turns):
         between = text[first.end : second.start]
         if len(between) > 200:
             continue
