@@ -39,8 +39,8 @@ _FUNCTION_WORDS = {
         esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos ni eso ese tengo está estoy
         gracias mucho gusta tu mi de la qué quiere""",
     "Portuguese": """o os um uma não com eu que do da em para se na por mais as dos como mas foi ao ele das tem à
-        seu sua ou ser quando muito há nos já está também só pelo pela até isso ela entre era depois sem mesmo aos ter você de
-        meu minha""",
+        seu sua ou ser quando muito há nos já está também só pelo pela até isso ela entre era depois sem mesmo aos ter
+        você de meu minha""",
     "Italian": """il che di non sono una per con mi della gli le lo è la un in del dei delle alla al da si come più ma
         ho hai ha anche questo questa quella quello perché se nel nella sul sulla tu io noi loro abbia ci molto""",
     "Catalan": """els les amb per que és una no ho això què també molt però com dels del hi ha""",
