@@ -11,6 +11,7 @@ import click
 from moeprobe.cli.checking import agree_command, check_command
 from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
+from moeprobe.cli.training import train_command
 
 # Columns of the list that are left out where no probe has anything there.
 _OPTIONAL = ("outputs", "parameters")
@@ -31,6 +32,9 @@ def probes() -> None:
       "refusal and not mine.py"          joined by and, or, not and parentheses
       "refusal within answer"            only in the answer (or thinking, or where another probe marks)
     """
+
+
+probes.add_command(train_command)
 
 
 @probes.command("list")

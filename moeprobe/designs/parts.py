@@ -13,7 +13,7 @@ from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import TraceLike
 from moeprobe.gathering.selection import Selection
-from moeprobe.gathering.strata import lay_out
+from moeprobe.gathering.strata import bare_spans, lay_out
 
 Ints = NDArray[np.int64]
 
@@ -30,6 +30,8 @@ class Parts:
         spans: for each generation, characters that are marked, (n, 2).
         one_kind: generations whose unit has tokens of one kind only.
         repeated: whether a unit holds several generations.
+        marked, bare: stretches that are marked in the generations in scope, and those of them that hold no counted
+            token.
     """
 
     unit: Ints
@@ -40,6 +42,8 @@ class Parts:
     spans: tuple[Ints, ...]
     one_kind: int
     repeated: bool
+    marked: int
+    bare: int
 
     @property
     def units(self) -> int:
@@ -61,7 +65,8 @@ def marked_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts | None
     own = [scope.names[index] for index in used.tolist()]
     names, (unit, _) = tuple(dict.fromkeys(own)), scope.numbered(used, own)
     keep = np.where(unit >= 0, lengths, 0)
-    tokens = lay_out(trace, Selection(scope.segment, keep, unit, len(names), spans), None).tokens.reshape(2, -1)
+    layout = lay_out(trace, Selection(scope.segment, keep, unit, len(names), spans), None)
+    tokens = layout.tokens.reshape(2, -1)
     both = np.asarray((tokens > 0).all(axis=0))
     renumbered = np.where(both, np.cumsum(both) - 1, -1)
     kept = np.where(unit >= 0, renumbered[unit], -1)
@@ -74,6 +79,8 @@ def marked_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts | None
         spans=spans,
         one_kind=int(((unit >= 0) & (kept < 0)).sum()),
         repeated=bool((np.bincount(kept[kept >= 0], minlength=1) > 1).any()),
+        marked=int(sum(len(spans[index]) for index in used.tolist())),
+        bare=int(bare_spans(trace, layout, spans)[used].sum()),
     )
 
 
@@ -116,7 +123,18 @@ def within(trace: TraceLike, scope: Scope, groups: Groups) -> Design:
         spans=parts.spans,
         # turned inside a generation, so both kinds must stand in one; of several samples of a prompt that is not sure
         shifts=MIN_UNITS <= parts.units < WARN_UNITS and not parts.repeated,
+        notes=tuple(_bare_words(parts, scope.segment)),
     )
+
+
+def _bare_words(parts: Parts, segment: str) -> list[str]:
+    """What a reader must know of marks that no token shows; no sentence where there are none."""
+    if not parts.bare:
+        return []
+    return [
+        f"{parts.bare} of {parts.marked} marked stretches hold no routed token of segment {segment!r} and count for "
+        "nothing: they lie in another segment, or on the last token, which is never fed in."
+    ]
 
 
 def _usable_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts:
@@ -133,8 +151,9 @@ def _usable_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts:
             "or more). Compare whole generations (--design groups), or choose the segment answer or thinking."
         )
     if not parts.units:
-        raise StatsError(
+        why = (
             f"No generation has both tokens that {groups.name} marks and others: each is marked as a whole or not at "
             "all. Compare whole generations (--design groups)."
         )
+        raise StatsError(" ".join([why, *_bare_words(parts, scope.segment)]))
     return parts

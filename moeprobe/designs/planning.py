@@ -65,12 +65,12 @@ def plan(
     if design == "scores" or (design == "auto" and groups.numeric):
         return replace(scored(scope, groups), notes=repeated)
     if design == "within":
-        return replace(within(trace, scope, groups), notes=repeated)
+        return _inside(trace, scope, groups, repeated)
     sizes = [int((member == code).sum()) for code in (NEGATIVE, POSITIVE)]
     if design == "auto" and min(sizes) < MIN_UNITS and not held.words:
         inside = marked_parts(trace, scope, groups)
         if inside is not None and inside.units >= MIN_UNITS:
-            return replace(within(trace, scope, groups), notes=repeated)
+            return _inside(trace, scope, groups, repeated)
     for code, size in enumerate(sizes):
         if not size:
             raise StatsError(_empty(groups, code, segment, left_out))
@@ -79,6 +79,11 @@ def plan(
     if design == "pairs" or (design == "auto" and held.blocks is None and enough_pairs(pair, keep, member)):
         return paired(trace, scope, pair, keep)
     return replace(two_groups(scope), notes=(*repeated, *_unused_pairs(trace, member, pair, unit)))
+
+
+def _inside(trace: TraceLike, scope: Scope, groups: Groups, notes: tuple[str, ...]) -> Design:
+    design = within(trace, scope, groups)
+    return replace(design, notes=(*notes, *design.notes))
 
 
 def _repeated(trace: TraceLike, names: list[str]) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Selection:
         offset = generation * _ROOM
         begun = np.searchsorted(starts, offset + last, side="left")
         over = np.searchsorted(ends, offset + first, side="right")
-        overlapping: NDArray[np.bool_] = begun > over
+        overlapping: NDArray[np.bool_] = (begun > over) & (first < last)  # a token without characters has none marked
         return overlapping
 
     def _edges(self) -> tuple[Ints, Ints]:

@@ -21,6 +21,7 @@ from moeprobe.probes.functions import FunctionProbe
 from moeprobe.probes.listing import announced, builtin_modules, list_probes, package_of
 from moeprobe.probes.parameters import chosen, declared
 from moeprobe.probes.sources import miscounted
+from moeprobe.probes.trained import TextProbe
 
 
 class _FreshLoader(SourceFileLoader):
@@ -121,6 +122,10 @@ def _by_name(name: str, given: Mapping[str, object]) -> CheckedProbe:
 
 
 def _from_file(path: Path, given: Mapping[str, object]) -> CheckedProbe:
+    if path.is_dir():
+        if given:
+            raise ProbeError(f"{path} is a trained probe; what it learned leaves no parameter to set.")
+        return checked(TextProbe.load(path), str(path))
     if not path.is_file():
         raise ProbeError(f"There is no probe file {path}. Check the path; `moeprobe probes list` shows probes by name.")
     # A name of its own keeps two files called mine.py apart; dataclasses look their module up in sys.modules.
