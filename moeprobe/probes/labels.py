@@ -39,5 +39,5 @@ def _example(fields: Fields) -> Example | None:
         raise ProbeError(f"{where}: 'label' is {record.get('label')!r}, not 0 or 1. {_FORM}")
     outputs = record.get("outputs", {})
     if not isinstance(outputs, dict) or not all(type(right) is int and right in (0, 1) for right in outputs.values()):
-        raise ProbeError(f'{where}: \'outputs\' must be an object of 0 and 1, such as {{"mild": 1}}. {_FORM}')
+        raise ProbeError(f"{where}: 'outputs' must be an object of 0 and 1, such as {{\"mild\": 1}}. {_FORM}")
     return Example(record["text"], record["label"], record.get("prompt", ""), record.get("note", ""), outputs)
