@@ -68,8 +68,8 @@ def csv_rows(content: bytes, path: str, needed: Sequence[str]) -> list[tuple[str
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise LabelError(f"{path} is no CSV file ({error}). Save the sheet as CSV in UTF-8.") from error
-    table = [row for row in table if any(cell.strip() for cell in row)]
-    names = [cell.strip().strip("'").lower() for cell in table[0]] if table else []
+    numbered = [(number, row) for number, row in enumerate(table, 1) if any(cell.strip() for cell in row)]
+    names = [cell.strip().strip("'").lower() for cell in numbered[0][1]] if numbered else []
     for column in needed:
         if names.count(column) != 1:
             raise LabelError(
@@ -79,7 +79,7 @@ def csv_rows(content: bytes, path: str, needed: Sequence[str]) -> list[tuple[str
     places = {column: names.index(column) for column in needed}
     return [
         (f"{path}, row {number}", {column: row[at] if at < len(row) else "" for column, at in places.items()})
-        for number, row in enumerate(table[1:], 2)
+        for number, row in numbered[1:]
     ]
 
 
