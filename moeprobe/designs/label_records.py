@@ -78,14 +78,15 @@ class Labels:
     scorer: str | None = None
 
 
-def read_label_records(path: Path) -> Labels:
+def read_label_records(path: str | Path) -> Labels:
     """Labels from JSON Lines, one object a line (docs/labels.md).
 
     Raises:
         LabelError: the file cannot be read, holds no label, or a line is malformed; the message names file and line.
     """
-    records = [label_record(fields.data, fields.where) for fields in json_lines(path, LabelError)]
-    return Labels(checked_records(records, str(path)), path.name, "sha256:" + sha256(path))
+    file = Path(path)
+    records = [label_record(fields.data, fields.where) for fields in json_lines(file, LabelError)]
+    return Labels(checked_records(records, str(file)), file.name, "sha256:" + sha256(file))
 
 
 def frame_labels(frame: "pandas.DataFrame", name: str = "a data frame") -> Labels:

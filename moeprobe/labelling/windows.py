@@ -107,6 +107,8 @@ def probe_windows(trace: Trace, probe: Probe, width: int, segment: str = "answer
     """
     _check(trace, None, width, segment)
     judge = checked(probe)
+    if judge.reads_segments:
+        raise LabelError(f"{judge.name} reads thinking or answer apart; a window has neither. Choose another probe.")
     texts = [one.text for one in trace.generations]
     made = []
     for one in _answers(trace, segment, None):
