@@ -158,7 +158,9 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
     read = _judged(trace, groups, options)
     held = hold(trace.generations, options.blocks, options.covariates, groups.member != LEFT_OUT)
     wanted = groups.asks if options.design == "auto" else options.design
-    design = plan(read, groups, options.segment, segment_lengths(read, options.segment), wanted, held, options.unit)
+    lengths = segment_lengths(read, options.segment)
+    design = plan(read, groups, options.segment, lengths, wanted, held, options.unit)
+    design = replace(design, drawn_by=groups.drawn_by)
     gathered = gather(
         read, design.selection, strata=options.strata, response=options.response, labels=design.labels
     )  # fmt: skip

@@ -39,6 +39,8 @@ class Groups:
         judged: for each generation the stretches [start, end) of its answer that were judged, where only parts were;
             tokens outside them are not compared. None: all of it was.
         asks: the design that fits these groups where none was asked for; "auto" leaves it to `planning.plan`.
+        drawn_by: what judged windows were drawn by. An expert among them is not tested: how often it is chosen there is
+            how the windows were drawn.
     """
 
     member: NDArray[np.int64]
@@ -60,6 +62,7 @@ class Groups:
     numeric: bool = False
     judged: tuple[tuple[tuple[int, int], ...], ...] | None = None
     asks: str = "auto"
+    drawn_by: tuple[str, ...] = ()
 
 
 def probe_groups(

@@ -106,8 +106,9 @@ def imported_groups(
         },
         judged=tuple(_judged(records, sides) for records in found) if windows else None,
         asks="within" if inside else "auto",
+        drawn_by=tuple(sorted({one.sampled_by for one in labels.records} - {""})),
     )  # fmt: skip
-    return replace(groups, notes=_notes(labels, matches, sides, 0 if inside else int(mixed.sum())))
+    return replace(groups, notes=_notes(labels, matches, sides, groups.drawn_by, 0 if inside else int(mixed.sum())))
 
 
 def check_same_labels(labels: Labels, grouping: dict[str, str | None]) -> None:
@@ -203,7 +204,9 @@ def _definition(labels: Labels, matches: Sequence[Match]) -> str:
     )
 
 
-def _notes(labels: Labels, matches: Sequence[Match], sides: _Sides, mixed: int) -> tuple[str, ...]:
+def _notes(
+    labels: Labels, matches: Sequence[Match], sides: _Sides, drawn_by: Sequence[str], mixed: int
+) -> tuple[str, ...]:
     notes = []
     elsewhere = sum(not one.abstains and sides.of(one) == LEFT_OUT for one in labels.records)
     if elsewhere:
@@ -217,10 +220,10 @@ def _notes(labels: Labels, matches: Sequence[Match], sides: _Sides, mixed: int) 
         notes.append(
             f"{mixed} generations with windows of both kinds are left out of the groups. --design within compares them."
         )
-    if by := sorted({one.sampled_by for one in labels.records} - {""}):
+    if drawn_by:
         notes.append(
-            f"The labelled windows were drawn by {', '.join(by)}. Rates are those of the sample, not of the run. For "
-            "an expert that windows were drawn by, `moeprobe labels read` has the test."
+            f"The labelled windows were drawn by {', '.join(drawn_by)}. Rates are those of the sample, not of the run. "
+            "An expert that windows were drawn by is not tested here; `moeprobe labels read` has its test."
         )
     if labels.records[0].window is not None:
         notes.append("Only tokens of labelled windows are compared.")

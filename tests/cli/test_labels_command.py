@@ -62,7 +62,10 @@ def test_every_command_of_the_page_runs(run: Run, folder: Path) -> None:
     found = json.loads((folder / "sorry.findings.json").read_text())
     assert found["questions"][0]["name"] == "labels:sorry"
     assert found["questions"][0]["grouping"]["labels"] == "labels.jsonl"
-    assert "L2.E5" in {row["site"] for row in found["rows"] if row["association"] == "associated"}
+    drawn_by = next(row for row in found["rows"] if row["site"] == "L2.E5")
+    assert drawn_by["reason"] == "the labelled windows were drawn by this expert"
+    assert drawn_by["association"] == "untestable"
+    assert "L1.E1" in {row["site"] for row in found["rows"] if row["association"] == "associated"}
     assert found["interchange"][0]["probe"] == "labels:sorry"
 
 

@@ -3,14 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from moeprobe.correlate import frame_labels, read_label_records, regroup
+from moeprobe.correlate.testing import set_aside
 from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE
 from moeprobe.designs.imported import coverage_notes, imported_groups
+from moeprobe.designs.label_records import Labels, label_record
 from moeprobe.errors import LabelError, StatsError
 from moeprobe.stats.simulation import World, simulate
 from tests.correlate.asking import WORD, Capitals, ask, changed, written
@@ -291,3 +294,36 @@ def test_windows_of_both_kinds_are_left_out_of_groups_with_a_note(tmp_path: Path
 def test_windows_drawn_by_an_expert_are_said_to_be(tmp_path: Path) -> None:
     groups = groups_of(tmp_path, *({**one, "sampled_by": "L0.E3"} for one in windows()))
     assert any("drawn by L0.E3. Rates are those of the sample" in note for note in groups.notes)
+    labels = read_label_records(tmp_path / "said.jsonl")
+    rows = ask(TRACE, labels=labels, design="within")[1]
+    (row,) = [row for row in rows if row["site"] == "L0.E3"]
+    assert (row["association"], row["q"], row["marginal"]["q"]) == ("untestable", None, None)
+    assert row["reason"] == "the labelled windows were drawn by this expert"
+    assert any(other["q"] is not None for other in rows)
+
+
+def test_a_coalition_with_the_expert_that_windows_were_drawn_by_is_not_tested() -> None:
+    found = set_aside(
+        [None, None, "rare"], [["L0.E3", "L0.E4"], ["L0.E4"], ["L0.E5"]], SimpleNamespace(drawn_by=("L0.E3",))
+    )
+    assert found == ["the labelled windows were drawn by this expert", None, "rare"]
+
+
+def test_windows_labelled_by_chance_give_few_calls() -> None:
+    """Windows of one answer have any label (within), or all that of their answer (groups); 15 runs of each."""
+    world = World(generations=40, experts=32, layers=2, k=4, planted=1, delta=0.0, mean_length=80.0)
+    found = {"within": 0, "groups": 0}
+    for seed in range(15):
+        trace, rng = simulate(600 + seed, world), np.random.default_rng(seed)
+        for design in found:
+            records = [
+                label_record({"generation": index, "window": [at, at + 60], "label": said}, "here")
+                for index, one in enumerate(trace.generations)
+                for at in range(0, len(one.text) - 60, 120)
+                for said in [int(rng.random() < 0.5) if design == "within" else index % 2]
+            ]
+            labels = Labels(tuple(records), "chance.jsonl", "sha256:0")
+            found[design] += any(
+                row["association"] == "associated" for row in ask(trace, labels=labels, design=design)[1]
+            )
+    assert max(found.values()) <= 3, "5 % of 15 runs; 4 or more come by chance in 1 of 200"
