@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeprobe.designs.design import MIN_UNITS
 from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE, THRESHOLD, Groups, admitted, choose_values
@@ -79,9 +80,7 @@ def imported_groups(
     title, let_in = _title(name, labels), admitted(generations, only)
     sides = _sides(labels, positive, negative)
     matches = match_labels(labels, generations)
-    found: list[list[LabelRecord]] = [[] for _ in generations]
-    for index, record in ((index, one.record) for one in matches for index in one.generations if let_in[index]):
-        found[index].append(record)
+    found = _by_generation(matches, let_in)
     member = np.array([_member([sides.of(one) for one in records]) for records in found], dtype=np.int64)
     mixed = member == _MIXED
     inside = bool(mixed.any()) and (design == "within" or (design == "auto" and _few(member)))
@@ -133,11 +132,16 @@ def coverage_notes(trace: TraceLike, groups: Groups) -> tuple[str, ...]:
         return ()
     shown = ", ".join(f"[{start}, {end}] of generation {index}" for index, start, end in empty[:3])
     more = ", ..." if len(empty) > 3 else ""
-    verb = "covers" if len(empty) == 1 else "cover"
-    return (
-        f"{len(empty)} of {sum(map(len, ranges))} marked stretches {verb} no recorded token and count for nothing: "
-        f"{shown}{more}.",
-    )
+    verb = "covers no recorded token and counts" if len(empty) == 1 else "cover no recorded token and count"
+    return (f"{len(empty)} of {sum(map(len, ranges))} marked stretches {verb} for nothing: {shown}{more}.",)
+
+
+def _by_generation(matches: Sequence[Match], let_in: NDArray[np.bool_]) -> list[list[LabelRecord]]:
+    """The records of each generation that is let in, (generations,)."""
+    found: list[list[LabelRecord]] = [[] for _ in let_in]
+    for index, record in ((index, one.record) for one in matches for index in one.generations if let_in[index]):
+        found[index].append(record)
+    return found
 
 
 def _title(name: str | None, labels: Labels) -> str:
@@ -166,7 +170,7 @@ def _member(codes: Sequence[int]) -> int:
     return _MIXED if len(known) > 1 else known.pop() if known else LEFT_OUT
 
 
-def _few(member: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> bool:
+def _few(member: NDArray[np.int64]) -> bool:
     """Whether only the comparison inside generations has enough of them."""
     pure = min(int((member == code).sum()) for code in (POSITIVE, NEGATIVE))
     return pure < MIN_UNITS <= int((member == _MIXED).sum())

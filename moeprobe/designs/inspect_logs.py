@@ -71,7 +71,10 @@ def _samples(path: Path) -> list[Any]:
         raise
     except Exception as error:  # whatever their reader raises on a stranger's file
         first = (str(error).splitlines() or [""])[0][:200]
-        raise LabelError(f"{path} cannot be read as a log of inspect_ai ({type(error).__name__}: {first}).") from error
+        raise LabelError(
+            f"{path} cannot be read as a log of inspect_ai ({type(error).__name__}: {first}). Labels of your own are "
+            "JSON Lines: call the file .jsonl."
+        ) from error
     samples = list(log.samples or [])
     if not samples:
         raise LabelError(f"{path} holds no samples: the evaluation failed, or only its header was logged.")
@@ -83,7 +86,8 @@ def _reader() -> "Callable[[str], Any]":
         log = importlib.import_module("inspect_ai.log")  # no stub to check against where it is not installed
     except ImportError as error:
         raise LabelError(
-            "Logs of inspect_ai are read with inspect_ai, which is not installed: pip install 'moeprobe[inspect]'."
+            "A file that ends in .eval or .json is read as a log of inspect_ai, which is not installed: pip install "
+            "'moeprobe[inspect]'. Labels of your own are JSON Lines: call the file .jsonl."
         ) from error
     reader: Callable[[str], Any] = log.read_eval_log
     return reader

@@ -192,7 +192,7 @@ def test_a_span_on_no_token_is_counted_and_said(tmp_path: Path) -> None:
         tmp_path, {"generation": 0, "spans": [[0, 6], [end + 1, end + 5]]}, {"generation": 1, "spans": []}, trace=longer
     )
     assert coverage_notes(longer, groups) == (
-        f"1 of 2 marked stretches covers no recorded token and count for nothing: [{end + 1}, {end + 5}] of "
+        f"1 of 2 marked stretches covers no recorded token and counts for nothing: [{end + 1}, {end + 5}] of "
         "generation 0.",
     )
     assert coverage_notes(TRACE, groups_of(tmp_path, *pair())) == ()

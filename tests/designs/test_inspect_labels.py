@@ -97,7 +97,7 @@ def test_logs_that_do_not_say(tmp_path: Path) -> None:
 def test_without_inspect_ai_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.eval").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
-    with pytest.raises(LabelError, match=r"not installed: pip install 'moeprobe\[inspect\]'"):
+    with pytest.raises(LabelError, match=r"not installed: pip install 'moeprobe\[inspect\]'. Labels of your own"):
         read_labels_of(tmp_path / "a.eval")
     (tmp_path / "a.jsonl").write_text('{"generation": 0, "label": 1}')
     with pytest.raises(LabelError, match="is no log of inspect_ai .* Leave --scorer out"):
