@@ -25,6 +25,10 @@ class ProbeError(MoeprobeError):
     """A probe cannot be found, loaded, or breaks its contract."""
 
 
+class LabelError(MoeprobeError):
+    """Imported labels or a labelling sheet are malformed, altered, or fit no generation; the message names the line."""
+
+
 class ModelError(MoeprobeError):
     """A model cannot be loaded or is not a mixture of experts that moeprobe can read."""
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from moeprobe.errors import MoeprobeError
 Json = dict[str, Any]
 # A line or manifest beyond this is no honest one; it bounds what json.loads may allocate.
 MAX_JSON_BYTES = 256 << 20
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Fields:
@@ -119,6 +122,22 @@ def read_text(path: Path, error: type[MoeprobeError]) -> str:
         raise error(f"{path} is not UTF-8 text (byte {problem.start}). Save it as UTF-8.") from problem
     except OSError as problem:
         raise error(f"Could not read {path}: {problem.strerror or problem}.") from problem
+
+
+def json_lines(path: Path, error: type[MoeprobeError]) -> Iterator[Fields]:
+    """The JSON objects of a file, one a line; empty lines are skipped. `where` is "PATH:LINE".
+
+    Raises:
+        MoeprobeError: of class `error`: the file cannot be read, or a line is no JSON object of whole characters.
+    """
+    # only newlines end a line: str.splitlines would also break at U+2028 inside a text
+    for number, line in enumerate(read_text(path, error).removeprefix("\ufeff").split("\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            fields = Fields(parse_json(line, where, error), where, error)
+            if "\\u" in line and _LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
+                raise error(f"{where}: the text holds half of a surrogate pair (like \\ud800), which is no character.")
+            yield fields
 
 
 def _kind(value: object) -> str:

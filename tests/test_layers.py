@@ -11,10 +11,11 @@ import moeprobe
 
 PACKAGE = Path(moeprobe.__file__).parent
 # From the ground up; a room may import rooms to its left only.
-FLOORS = ["trace", "findings", "probes", "stats", "judging", "gathering", "designs", "correlate", "compare", "models",
-          "chat", "capture", "doctor", "engines", "editing", "pairs", "interchange", "experiments", "rerun", "report",
-          "demo", "cli"]  # fmt: skip
-NO_TORCH = ["trace", "findings", "probes", "stats", "judging", "gathering", "designs", "correlate", "compare", "report"]
+FLOORS = ["trace", "findings", "probes", "stats", "judging", "gathering", "designs", "labelling", "correlate",
+          "compare", "models", "chat", "capture", "doctor", "engines", "editing", "pairs", "interchange", "experiments",
+          "rerun", "report", "demo", "cli"]  # fmt: skip
+NO_TORCH = ["trace", "findings", "probes", "stats", "judging", "gathering", "designs", "labelling", "correlate",
+            "compare", "report"]  # fmt: skip
 GROUND = ["errors", "sites", "files", "fields", "prompts", "visible"]
 
 

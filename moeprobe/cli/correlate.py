@@ -27,8 +27,16 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--probe", "probes", multiple=True, metavar="NAME|PATH", help="Register to ask about; may be repeated.")
 @click.option("--by", metavar="FIELD", help="Compare by the prompts' label, or by metadata.KEY, instead of a probe.")
-@click.option("--positive", metavar="VALUE", help="With --by: the value that makes the positive group.")
-@click.option("--negative", metavar="VALUE", help="With --by: the value of the other group (default: all others).")
+@click.option(
+    "--labels", "label_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Compare by labels of people, models or other tools: JSONL, or an inspect_ai log (docs/labels.md).",
+)  # fmt: skip
+@click.option("--scorer", metavar="NAME", help="With an inspect_ai log: whose scores are the labels.")
+@click.option("--name", metavar="NAME", help="With --labels: what the question is called [default: FILE's name]")
+@click.option("--positive", metavar="VALUE", help="With --by or --labels: the value that makes the positive group.")
+@click.option(
+    "--negative", metavar="VALUE", help="With --by or --labels: the value of the other group (default: all others)."
+)
 @click.option("--only", metavar="KEY=VALUE", help="Use only prompts whose metadata (or label) has this value.")
 @click.option(
     "--segment", type=click.Choice(["answer", "thinking", "prompt", "user", "system"]), default="answer",
@@ -90,13 +98,12 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
     """
     from moeprobe.trace import load_trace
 
-    if bool(probes) == bool(options["by"]):
-        raise click.UsageError("Give either --probe NAME (one or more) or --by label.")
+    check_asked(probes, options)
     if not as_json:
         place = run.resolve()
         out = out or Path(os.path.relpath(place.with_name(place.name.removesuffix(".trace") + ".findings.json")))
     if out is not None:
-        check_output(out, force=force, inputs=[run])
+        check_output(out, force=force, inputs=[run, *([options["label_file"]] if options["label_file"] else [])])
     trace = load_trace(run)
     findings = ask(trace, probes, out, **options)
     findings.commands.append(command_line())
@@ -107,7 +114,19 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
         return
     for question in findings.questions:
         click.echo(summary(findings, question, options["top"]))
-    click.echo(printable(f"Written to {out}.{following(findings, probes, str(out), trace)}"))
+    click.echo(printable(f"Written to {out}.{following(findings, probes, str(out), trace, options['label_file'])}"))
+
+
+def check_asked(probes: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Which options say what is asked.
+
+    Raises:
+        click.UsageError: nothing is asked, or two things at once.
+    """
+    if [bool(probes), bool(options["by"]), options["label_file"] is not None].count(True) != 1:
+        raise click.UsageError("Give one of --probe NAME (one or more), --by label and --labels FILE.")
+    if options["label_file"] is None and (options["scorer"] or options["name"]):
+        raise click.UsageError("--scorer and --name go with --labels FILE.")
 
 
 def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: Any) -> "Findings":
@@ -125,6 +144,12 @@ def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: An
     if options["by"]:
         named = {name: options[name] for name in ("by", "positive", "negative")}
         return findings_of(trace, [answer(trace, **named, **common)], beside=out)
+    if options["label_file"] is not None:
+        from moeprobe.designs.inspect_logs import read_labels_of
+
+        named = {name: options[name] for name in ("name", "positive", "negative")}
+        labels = read_labels_of(options["label_file"], options["scorer"])
+        return findings_of(trace, [answer(trace, labels=labels, **named, **common)], beside=out)
     judges = [load_probe(name) for name in probes]
     if len({judge.name for judge in judges}) < len(judges):
         raise MoeprobeError("Two probes have the same name; ask about them in separate runs.")
@@ -153,7 +178,9 @@ def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
     return f"{asked}\n{found}\n\n{table((*columns, 'verdict'), lines)}{rest}{notes}\n"
 
 
-def following(findings: "Findings", probes: tuple[str, ...], out: str, trace: "Trace") -> str:
+def following(
+    findings: "Findings", probes: tuple[str, ...], out: str, trace: "Trace", labels: Path | None = None
+) -> str:
     """The commands that test what was found, one a line; "" where nothing was found."""
     from moeprobe.probes.loading import is_known
 
@@ -167,6 +194,7 @@ def following(findings: "Findings", probes: tuple[str, ...], out: str, trace: "T
         words = ["moeprobe", "interchange", out]
         if probes and (len(probes) > 1 or not is_known(probes[index]) or not is_known(question["name"])):
             words += ["--probe", probes[index]]
+        words += ["--labels", str(labels)] if labels is not None and pairs else []
         lines.append(f"\nNext: {shlex.join(words)}{source}")
     return "".join(lines)
 

@@ -14,6 +14,7 @@ from moeprobe.cli.export import export
 from moeprobe.cli.generate import generate
 from moeprobe.cli.info import info
 from moeprobe.cli.interchange import interchange
+from moeprobe.cli.labelling import labels
 from moeprobe.cli.merge import merge
 from moeprobe.cli.probes import probes
 from moeprobe.cli.report import report
@@ -58,6 +59,7 @@ for command in (
     merge,
     export,
     probes,
+    labels,
     correlate,
     compare,
     interchange,

@@ -1,8 +1,10 @@
 """From a trace and questions to rows: groups, design, counts, tests, examples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from moeprobe.correlate.confirm import confirm
 from moeprobe.correlate.effects import effect_fields
@@ -18,12 +20,15 @@ from moeprobe.correlate.together import coalitions_of, families_of, layers_of
 from moeprobe.designs.design import Design
 from moeprobe.designs.groups import LEFT_OUT, Groups, is_numeric, label_groups, number_groups, probe_groups
 from moeprobe.designs.held import hold
+from moeprobe.designs.imported import coverage_notes, imported_groups
+from moeprobe.designs.label_records import Labels
 from moeprobe.designs.planning import plan
 from moeprobe.designs.segments import segments_of
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import other_stacks, segment_lengths
 from moeprobe.gathering.gather import Gathered, gather
 from moeprobe.gathering.inputs import TraceLike
+from moeprobe.gathering.judged import JudgedTrace
 from moeprobe.gathering.strata import STRATA
 from moeprobe.probes import Probe
 
@@ -69,6 +74,8 @@ def correlate(
     *,
     probe: Probe | None = None,
     by: str | None = None,
+    labels: Labels | None = None,
+    name: str | None = None,
     positive: str | None = None,
     negative: str | None = None,
     only: str | None = None,
@@ -79,8 +86,10 @@ def correlate(
 
     Args:
         trace: a recorded run.
-        probe: judges every generation; give either this or `by`.
+        probe: judges every generation; give either this, `by` or `labels`.
         by: "label", or "metadata.KEY". More than two distinct numbers are compared as scores.
+        labels: imported ones, of `read_label_records`, `frame_labels` or `read_inspect_log` (docs/labels.md).
+        name: what the question of `labels` is called; by default after their file.
         positive, negative: values of the label that make the two groups; see `groups.label_groups`.
         only: "KEY=VALUE": use only generations whose label or metadata has this value.
         others: further registers whose scores the partial column holds fixed.
@@ -108,11 +117,19 @@ def correlate(
 
     Raises:
         StatsError: the groups cannot be made, one is empty, or an argument makes no sense.
+        LabelError: the labels do not fit the trace.
         ProbeError: the probe breaks its contract.
         TraceError: the trace is damaged.
     """
     chosen = Options(**options)
-    groups = _groups(trace, probe, by, positive, negative, only, chosen)
+    if labels is None:
+        groups = _groups(trace, probe, by, positive, negative, only, chosen)
+    elif probe is not None or by is not None:
+        raise StatsError("Say what to compare: a probe (--probe), a label (--by label) or imported labels (--labels).")
+    else:
+        named: Json = {"name": name, "positive": positive, "negative": negative, "only": only}
+        groups = imported_groups(trace.generations, labels, **named, design=chosen.design)
+        groups = replace(groups, notes=(*groups.notes, *coverage_notes(trace, groups)))
     segments = segments_of(trace) if others else None
     beside = [probe_groups(trace.generations, other, only=only, segments=segments) for other in others]
     return _answer(trace, groups, beside, chosen)
@@ -138,14 +155,16 @@ def correlate_probes(
 
 
 def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options: Options) -> Answer:
+    read = _judged(trace, groups, options)
     held = hold(trace.generations, options.blocks, options.covariates, groups.member != LEFT_OUT)
-    design = plan(
-        trace, groups, options.segment, segment_lengths(trace, options.segment), options.design, held, options.unit
-    )
+    wanted = groups.asks if options.design == "auto" else options.design
+    lengths = segment_lengths(read, options.segment)
+    design = plan(read, groups, options.segment, lengths, wanted, held, options.unit)
+    design = replace(design, drawn_by=groups.drawn_by)
     gathered = gather(
-        trace, design.selection, strata=options.strata, response=options.response, labels=design.labels
+        read, design.selection, strata=options.strata, response=options.response, labels=design.labels
     )  # fmt: skip
-    tested = _test(trace, gathered, design, options)
+    tested = _test(read, gathered, design, options)
     partial = partial_column(tested, design, others, options.draws, options.seed) if others else None
     halves = confirm(tested, design, options.alpha, options.seed) if options.confirm else None
     cells = len(tested.reasons)
@@ -153,13 +172,13 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
     beside["partial"] = [None] * cells if partial is None else column_cells(partial.column)
     beside["confirmed"] = [None] * cells if halves is None else halves.cells
     beside["odds_ratio"] = [None] * cells if gathered.odds_ratio is None else listed(gathered.odds_ratio)
-    beside["leave_token_out"] = without_one_token(trace, gathered, design, tested, options.strata, options.alpha)
+    beside["leave_token_out"] = without_one_token(read, gathered, design, tested, options.strata, options.alpha)
     rows = build_rows(gathered, design, tested, beside, groups.name, options.alpha)
     examples, cut = build_examples(trace, groups, design, rows) if options.text else ([], 0)
     question = {
         **asked_of(groups, design),
         "design": describe(design, groups, gathered, tested, partial, halves, options.alpha, options.draws, held),
-        **_together(trace, gathered, design, tested, options),
+        **_together(read, gathered, design, tested, options),
         "examples": examples,
         **dict.fromkeys(("units", "positions", "confounds")),
     }
@@ -169,9 +188,17 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
         *unit_notes(design),
         *_more_notes(design, partial, halves is not None, options),
     ]
-    notes += ends_notes(trace, design) if design.shifts else []
+    notes += ends_notes(read, design) if design.shifts else []
     notes += _trace_notes(trace, len(examples), cut)
     return question, rows, [f"{groups.name}: {note}" for note in notes]
+
+
+def _judged(trace: TraceLike, groups: Groups, options: Options) -> TraceLike:
+    """The trace; where only stretches of the answers were judged, with all other generated tokens set apart."""
+    if groups.judged is None:
+        return trace
+    stretches = [np.array(found, dtype=np.int64).reshape(-1, 2) for found in groups.judged]
+    return JudgedTrace(trace, stretches, options.segment)
 
 
 def _together(trace: TraceLike, gathered: Gathered, design: Design, tested: Tested, options: Options) -> Json:

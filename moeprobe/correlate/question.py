@@ -34,7 +34,7 @@ def asked_of(groups: Groups, design: Design) -> Json:
         # Marks and scores were not measured, and of pairs it matters whether both can truly be alike.
         asked["attenuation"] = None
     if design.kind == "within generations":
-        asked |= {"positive": MARKED, "negative": OTHER_TOKENS}
+        asked |= {"positive": MARKED[groups.kind], "negative": OTHER_TOKENS}
     return asked
 
 

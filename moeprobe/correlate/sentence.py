@@ -11,7 +11,7 @@ from moeprobe.gathering.strata import STRATA
 from moeprobe.stats import ModeratedT
 
 # The two sides where a label comes and goes inside a generation.
-MARKED = "tokens that the probe marks"
+MARKED = {"probe": "tokens that the probe marks", "label": "tokens that the labels mark"}
 OTHER_TOKENS = "the other tokens of the same generations"
 
 _UNITS = {
@@ -115,7 +115,8 @@ def _compared(design: Design, groups: Groups, among: str) -> str:
         total = positive.generations + negative.generations
         return f"{_counted(total)} compared by {groups.name} as a number{among},"
     if design.kind == "within generations":
-        return f"In {_counted(positive.generations)}{among}, {MARKED} ({groups.name}) compared with {OTHER_TOKENS},"
+        marked = f"{MARKED[groups.kind]} ({groups.name})"
+        return f"In {_counted(positive.generations)}{among}, {marked} compared with {OTHER_TOKENS},"
     pairs = f" in {_pairs(design.units)}" if design.kind == "pairs" else ""
     return (
         f"{_counted(positive.generations)} with {groups.positive} compared with {negative.generations} with "

@@ -3,6 +3,7 @@
 Two columns: *beyond token identity*, which decides, and *marginal*, which does not hold the words fixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,14 @@ from moeprobe.correlate.folding import Sums, Table, held_sums, held_table, plain
 from moeprobe.designs.design import MIN_UNITS, Design
 from moeprobe.designs.frame import Frame
 from moeprobe.gathering.gather import Gathered
+from moeprobe.sites import expert_site
 from moeprobe.stats import ModeratedT, Shifted, adjust, asin_sqrt
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Reasons = list[str | None]
+# Its rate in the windows is how they were drawn, with far more spread than the prior of all experts allows for.
+DRAWN_BY = "the labelled windows were drawn by this expert"
 
 # The usual rule for counts: below five expected in a group, no approximation holds.
 MIN_EXPECTED = 5
@@ -105,6 +109,9 @@ def prepare(gathered: Gathered, design: Design) -> Prepared:
     """Fold the samples into tables and filter the cells, without looking at who is in which group."""
     plain, table, counts = plain_table(gathered, design), held_table(gathered, design), gathered.counts
     open_to_test = untestable(counts.selected.sum(axis=0) / counts.tokens.sum(), plain, design)
+    if design.drawn_by:
+        names = zip(counts.layers.tolist(), counts.experts.tolist(), strict=True)
+        open_to_test = set_aside(open_to_test, [[str(expert_site(*name))] for name in names], design)
     return Prepared(plain, table, open_to_test, untestable_beyond(held_sums(gathered), table, design, open_to_test))
 
 
@@ -170,6 +177,19 @@ def untestable(rate: Array, plain: Table, design: Design) -> Reasons:
         else:
             reasons.append(None)
     return reasons
+
+
+def set_aside(reasons: Reasons, sites: Sequence[Sequence[str]], design: Design) -> Reasons:
+    """The reasons, with one for every cell of an expert that the compared tokens were drawn by.
+
+    Args:
+        reasons: (cells,) why each is not tested.
+        sites: (cells,) names of the experts of each.
+        design: says what tokens were drawn by.
+    """
+    return [
+        DRAWN_BY if set(names) & set(design.drawn_by) else reason for names, reason in zip(sites, reasons, strict=True)
+    ]
 
 
 def untestable_beyond(sums: Sums, table: Table, design: Design, plain: Reasons) -> Reasons:

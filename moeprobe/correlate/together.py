@@ -10,7 +10,7 @@ from moeprobe.correlate.families import Cells, family_summaries
 from moeprobe.correlate.folding import Sums, standardised
 from moeprobe.correlate.layers import layer_summaries, recorded_families
 from moeprobe.correlate.rows import column_cells
-from moeprobe.correlate.testing import Tested, column_of, passing, untestable, untestable_beyond
+from moeprobe.correlate.testing import Tested, column_of, passing, set_aside, untestable, untestable_beyond
 from moeprobe.designs.design import Design
 from moeprobe.designs.frame import Fold
 from moeprobe.gathering.entropy import layer_entropy
@@ -78,7 +78,8 @@ def coalitions_of(
     sums = Sums(found.tokens, found.observed.astype(np.float64), found.beyond, rate)
     plain = standardised(Sums(found.tokens, sums.observed, found.plain, rate), design)
     table = standardised(sums, design)
-    open_to_test = untestable(rate, plain, design)
+    shares = found.shares(design.labels)
+    open_to_test = set_aside(untestable(rate, plain, design), [share["sites"] for share in shares], design)
     reasons = untestable_beyond(sums, table, design, open_to_test)
     abundance = asin_sqrt(found.observed / found.tokens[:, None]).mean(axis=0)
     masks = [passing(why) & (not design.shifts) for why in (reasons, open_to_test)]
@@ -89,7 +90,7 @@ def coalitions_of(
     rows = [
         {**share, "strength": strength, "needed": needed, **decided, "marginal": apart, "reason": reason}
         for share, strength, needed, decided, apart, reason in zip(
-            found.shares(design.labels), found.strength.tolist(), found.needed.tolist(), beyond, marginal, reasons,
+            shares, found.strength.tolist(), found.needed.tolist(), beyond, marginal, reasons,
             strict=True,
         )
     ]  # fmt: skip

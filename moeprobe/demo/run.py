@@ -6,7 +6,7 @@ from pathlib import Path
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
 from moeprobe.demo.plan import PLANS, DemoPlan, Question, demo_prompts
-from moeprobe.designs.groups import regroup
+from moeprobe.designs.regrouping import regroup
 from moeprobe.designs.segments import segments_of
 from moeprobe.engines import Decoding, record
 from moeprobe.errors import MoeprobeError, OutputError

@@ -59,6 +59,7 @@ class Design:
         spans: for labels inside generations, the marked characters of each answer.
         shifts: test by circular shifts of the label, because the units are few.
         notes: what a reader must know of the choice of the design.
+        drawn_by: names of experts that the compared tokens were drawn by; they are not tested.
     """
 
     kind: str
@@ -78,6 +79,7 @@ class Design:
     spans: Sequence[Ints] | None = None
     shifts: bool = False
     notes: tuple[str, ...] = ()
+    drawn_by: tuple[str, ...] = ()
 
     @property
     def units(self) -> int:

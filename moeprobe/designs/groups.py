@@ -1,6 +1,6 @@
 """From probe scores or labels to two groups of generations. Decided from text and labels alone, never from routing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from moeprobe.designs.segments import Segments
 from moeprobe.designs.values import is_number, number_of, value_of
-from moeprobe.errors import FindingsError, StatsError
-from moeprobe.fields import Fields
+from moeprobe.errors import StatsError
 from moeprobe.gathering.inputs import GenerationLike
 from moeprobe.probes import Passage, Probe, Reading, Span, checked
 from moeprobe.probes.attenuation import attenuation
@@ -37,6 +36,11 @@ class Groups:
         grouping: how the groups were made (by, positive, negative, only): enough for `regroup`.
         notes: sentences a reader must see.
         numeric: the question is a number, to be compared as one.
+        judged: for each generation the stretches [start, end) of its answer that were judged, where only parts were;
+            tokens outside them are not compared. None: all of it was.
+        asks: the design that fits these groups where none was asked for; "auto" leaves it to `planning.plan`.
+        drawn_by: what judged windows were drawn by. An expert among them is not tested: how often it is chosen there is
+            how the windows were drawn.
     """
 
     member: NDArray[np.int64]
@@ -56,6 +60,9 @@ class Groups:
     notes: tuple[str, ...] = ()
     grouping: dict[str, str | None] = field(default_factory=dict)
     numeric: bool = False
+    judged: tuple[tuple[tuple[int, int], ...], ...] | None = None
+    asks: str = "auto"
+    drawn_by: tuple[str, ...] = ()
 
 
 def probe_groups(
@@ -74,7 +81,7 @@ def probe_groups(
         StatsError: it reads segments and they are not known, it abstained on every generation, or `only` fits none.
     """
     judge = checked(probe)
-    asked = _asked(generations, only)
+    asked = admitted(generations, only)
     if judge.reads_segments and segments is None:
         raise StatsError(f"The probe {judge.name} reads thinking or answer apart, and here these are not known.")
     parts = segments or ((),) * len(generations)
@@ -141,12 +148,12 @@ def label_groups(
         StatsError: `only` fits no generation, nothing is labelled, a value does not occur, or it is not clear which
             value is positive.
     """
-    asked = _asked(generations, only)
+    asked = admitted(generations, only)
     values = [value_of(one, by) if included else None for one, included in zip(generations, asked, strict=True)]
     found = sorted({value for value in values if value is not None})
     if not found:
         raise StatsError(f"No generation has a value for {by!r}. Label the prompts, or use --probe.")
-    chosen, others = _choose(found, by, positive, negative)
+    chosen, others = choose_values(found, by, positive, negative)
     codes: dict[str | None, int] = {chosen: POSITIVE, **dict.fromkeys(others, NEGATIVE)}
     member = np.array([codes.get(value, LEFT_OUT) for value in values], dtype=np.int64)
     elsewhere = sum(value is not None and value not in codes for value in values)
@@ -180,7 +187,7 @@ def number_groups(generations: Sequence[GenerationLike], by: str, *, only: str |
     Raises:
         StatsError: a value is no finite number, or nobody has one; or as `label_groups`.
     """
-    asked = _asked(generations, only)
+    asked = admitted(generations, only)
     numbers = np.array(
         [number_of(one, by) if let_in else np.nan for one, let_in in zip(generations, asked, strict=True)]
     )
@@ -210,66 +217,17 @@ def number_groups(generations: Sequence[GenerationLike], by: str, *, only: str |
 
 def is_numeric(generations: Sequence[GenerationLike], by: str, only: str | None = None) -> bool:
     """Whether all values are numbers, and more than two: then they are scores, not names of groups."""
-    asked = zip(generations, _asked(generations, only), strict=True)
+    asked = zip(generations, admitted(generations, only), strict=True)
     values = [one for one, included in asked if included and value_of(one, by) is not None]
     return all(is_number(one, by) for one in values) and len({value_of(one, by) for one in values}) > 2
 
 
-def regroup(
-    generations: Sequence[GenerationLike],
-    question: Mapping[str, Any],
-    probe: Probe | None = None,
-    *,
-    segments: Segments | None = None,
-) -> Groups:
-    """The groups of a question of a findings file, made again from the same trace.
-
-    Args:
-        generations: all generations of the trace the findings were made from.
-        question: an object of the findings' `questions`.
-        probe: the probe that was asked, of the same version and parameters; None for a label.
-        segments: as for `probe_groups`.
+def admitted(generations: Sequence[GenerationLike], only: str | None) -> NDArray[np.bool_]:
+    """(generations,) which of them `only` ("KEY=VALUE") lets in; all of them without it.
 
     Raises:
-        FindingsError: the question does not say how it was grouped.
-        StatsError: the probe is missing, or is not the one that was asked; or as `probe_groups` and `label_groups`.
+        StatsError: it fits no generation, or is no KEY=VALUE.
     """
-    name = str(question.get("name"))
-    fields = Fields(question.get("grouping"), f"Question {name!r}, grouping", FindingsError)
-    only = fields.optional_text("only")
-    if (by := fields.optional_text("by")) is not None:
-        positive, negative = fields.optional_text("positive"), fields.optional_text("negative")
-        design = question.get("design")
-        scores = isinstance(design, Mapping) and design.get("kind") == "scores"
-        if scores or (positive is None and negative is None and is_numeric(generations, by, only)):
-            return number_groups(generations, by, only=only)
-        return label_groups(generations, by, positive, negative, only=only)
-    _check_same(probe, question)
-    return probe_groups(generations, checked(probe), only=only, segments=segments)
-
-
-def _check_same(probe: Probe | None, question: Mapping[str, Any]) -> None:
-    """Refuse a probe other than the one that was asked.
-
-    Raises:
-        StatsError: another name, version or parameters, or none.
-    """
-    name, version = question.get("name"), question.get("version")
-    given = "none was given" if probe is None else f"{probe.name} {probe.version} was given"
-    if probe is None or (probe.name, probe.version) != (name, version):
-        raise StatsError(f"The question was asked of the probe {name} {version}, but {given}.")
-    asked, now = question.get("parameters") or {}, checked(probe).parameters
-    if asked != now:
-        different = sorted(key for key in {*asked, *now} if asked.get(key) != now.get(key))
-        said = ", ".join(f"{key} was {asked.get(key)!r} and is {now.get(key)!r}" for key in different)
-        raise StatsError(
-            f"The question was asked of the probe {name} with other parameters: {said}. Set them behind the probe's "
-            f"name or file, for example {name}({different[0]}={asked.get(different[0], '...')})."
-        )
-
-
-def _asked(generations: Sequence[GenerationLike], only: str | None) -> NDArray[np.bool_]:
-    """Which generations `only` lets in; all of them without it."""
     if only is None:
         return np.ones(len(generations), dtype=bool)
     key, equals, wanted = only.partition("=")
@@ -284,7 +242,17 @@ def _asked(generations: Sequence[GenerationLike], only: str | None) -> NDArray[n
     return asked
 
 
-def _choose(found: list[str], by: str, positive: str | None, negative: str | None) -> tuple[str, list[str]]:
+def choose_values(found: list[str], by: str, positive: str | None, negative: str | None) -> tuple[str, list[str]]:
+    """The value that makes the positive group, and those of the negative one.
+
+    Args:
+        found: values that occur, sorted.
+        by: what they are values of, for messages.
+        positive, negative: what the user named.
+
+    Raises:
+        StatsError: a named value does not occur, or it is not clear which one is positive.
+    """
     listed = ", ".join(found)
     wanted = {"--positive": positive, "--negative": negative}
     for option, given in wanted.items():

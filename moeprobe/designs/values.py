@@ -49,11 +49,21 @@ def is_number(one: GenerationLike, by: str) -> bool:
     return value is not None and not isinstance(value, str | bool)
 
 
+def names_routing(key: str) -> bool:
+    """Whether a name is one that a person would give to what the router did."""
+    return bool(_ROUTING.search(key) or _ROUTING.search(_CAMEL.sub("_", key)))
+
+
+def is_expert_name(value: str) -> bool:
+    """Whether a value is the name of an expert, such as L18.E5."""
+    return bool(_EXPERT.fullmatch(value.strip()))
+
+
 def _raw(one: GenerationLike, by: str) -> str | int | float | bool | None:
     key = by.removeprefix("metadata.")
     if by != "label" and (key == by or not key):
         raise StatsError(f"Cannot group by {by!r}. Use label, or metadata.KEY with a key of the prompts' metadata.")
-    if by != "label" and (_ROUTING.search(key) or _ROUTING.search(_CAMEL.sub("_", key))):
+    if by != "label" and names_routing(key):
         raise StatsError(
             f"{by!r} names experts or routing. A label that comes from the routing finds the experts it was made from. "
             "Label the text without looking at the routing; rename the key if it has nothing to do with it."
@@ -61,7 +71,7 @@ def _raw(one: GenerationLike, by: str) -> str | int | float | bool | None:
     value = one.label if by == "label" else one.metadata.get(key)
     if value is not None and not isinstance(value, str | int | float | bool):
         raise StatsError(f"Cannot group by {by!r}: prompt {one.prompt_id} holds a {type(value).__name__} there.")
-    if isinstance(value, str) and _EXPERT.fullmatch(value.strip()):
+    if isinstance(value, str) and is_expert_name(value):
         raise StatsError(
             f"The value {value!r} of {by} of prompt {one.prompt_id} names an expert: it comes from the routing."
         )

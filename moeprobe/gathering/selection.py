@@ -86,22 +86,30 @@ class Selection:
             return unit
         first = np.asarray(shard.char_start)[rows].astype(np.int64)
         last = np.asarray(shard.char_end)[rows].astype(np.int64)
-        return np.where(self._overlaps(generation, first, last), unit + self.units, unit).astype(np.int64)
+        return np.where(overlapping(self.spans, generation, first, last), unit + self.units, unit).astype(np.int64)
 
-    def _overlaps(self, generation: Ints, first: Ints, last: Ints) -> NDArray[np.bool_]:
-        """Whether [first, last) overlaps a span: spans begun before its end, less those over by its start."""
-        starts, ends = self._edges()
-        offset = generation * _ROOM
-        begun = np.searchsorted(starts, offset + last, side="left")
-        over = np.searchsorted(ends, offset + first, side="right")
-        overlapping: NDArray[np.bool_] = (begun > over) & (first < last)  # a token without characters has none marked
-        return overlapping
 
-    def _edges(self) -> tuple[Ints, Ints]:
-        """Starts and ends of all spans that are not empty, each sorted, with room for every generation's characters."""
-        made = [np.zeros((0, 2), dtype=np.int64)]
-        for generation, span in enumerate(self.spans or ()):
-            ranges = np.asarray(span, dtype=np.int64).reshape(-1, 2)
-            made.append(ranges[ranges[:, 0] < ranges[:, 1]] + generation * _ROOM)
-        edges = np.concatenate(made)
-        return np.sort(edges[:, 0]), np.sort(edges[:, 1])
+def overlapping(spans: Sequence[NDArray[np.int64]], generation: Ints, first: Ints, last: Ints) -> NDArray[np.bool_]:
+    """(rows,) whether the characters [first, last) of each row overlap a span of its generation.
+
+    Args:
+        spans: for each generation ranges of characters, (n, 2).
+        generation, first, last: (rows,).
+    """
+    starts, ends = _edges(spans)
+    offset = generation * _ROOM
+    # spans begun before its end, less those over by its start
+    begun = np.searchsorted(starts, offset + last, side="left")
+    over = np.searchsorted(ends, offset + first, side="right")
+    found: NDArray[np.bool_] = (begun > over) & (first < last)  # a token without characters has none marked
+    return found
+
+
+def _edges(spans: Sequence[NDArray[np.int64]]) -> tuple[Ints, Ints]:
+    """Starts and ends of all spans that are not empty, each sorted, with room for every generation's characters."""
+    made = [np.zeros((0, 2), dtype=np.int64)]
+    for generation, span in enumerate(spans):
+        ranges = np.asarray(span, dtype=np.int64).reshape(-1, 2)
+        made.append(ranges[ranges[:, 0] < ranges[:, 1]] + generation * _ROOM)
+    edges = np.concatenate(made)
+    return np.sort(edges[:, 0]), np.sort(edges[:, 1])

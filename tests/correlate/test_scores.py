@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.stats import t as student
 
-from moeprobe.designs.groups import regroup
+from moeprobe.designs.regrouping import regroup
 from moeprobe.designs.scoring import WINDOW
 from moeprobe.errors import ProbeError, StatsError
 from moeprobe.stats import adjust

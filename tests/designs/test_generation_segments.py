@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moeprobe.designs.groups import probe_groups, regroup
+from moeprobe.designs.groups import probe_groups
+from moeprobe.designs.regrouping import regroup
 from moeprobe.designs.segments import segments_of
 from moeprobe.errors import StatsError
 from moeprobe.probes import load_probe

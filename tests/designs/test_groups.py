@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from moeprobe.designs.groups import label_groups, probe_groups, regroup
+from moeprobe.designs.groups import label_groups, probe_groups
+from moeprobe.designs.regrouping import regroup
 from moeprobe.errors import FindingsError, ProbeError, StatsError
 from moeprobe.probes import Example, Passage, Reading, Span
 

@@ -10,7 +10,7 @@ import pytest
 
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
-from moeprobe.designs.groups import regroup
+from moeprobe.designs.regrouping import regroup
 from moeprobe.errors import FindingsError
 from moeprobe.findings import load_findings
 from moeprobe.findings.row import check_row

@@ -10,7 +10,7 @@ import torch
 from moeprobe.chat.encode import encode_prompt
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
-from moeprobe.designs.groups import regroup
+from moeprobe.designs.regrouping import regroup
 from moeprobe.errors import InterchangeError, MoeprobeError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.interchange import (

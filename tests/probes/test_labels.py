@@ -19,10 +19,10 @@ def test_reads_lines_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"{", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[1]", "no JSON object"),
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "not readable as JSON"),
+        (b"[1]", "expected a JSON object"),
+        (b'{"text": "\\udc00", "label": 1}', "half of a surrogate pair"),
         (b'{"label": 1}', "'text' is missing"),
         (b'{"text": 3, "label": 1}', "'text' is missing or no text"),
         (b'{"text": "a"}', "'label' is None"),
@@ -39,6 +39,19 @@ def test_names_file_and_line(tmp_path: Path, line: bytes, complaint: str) -> Non
     with pytest.raises(ProbeError, match=r"labels\.jsonl:3: ") as caught:
         read_labels(path)
     assert complaint in str(caught.value)
+
+
+def test_what_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(ProbeError, match=r"bad.jsonl is not UTF-8 text"):
+        read_labels(tmp_path / "bad.jsonl")
+
+
+def test_lines_of_a_labelling_sheet_are_read_and_abstentions_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    place = '"generation": 3, "prompt_id": "p", "sample": 0, "window": [0, 1], "sampled_by": "L1.E2", "labeller": "a"'
+    path.write_text(f'{{"text": "a", "label": 1, {place}}}\n{{"text": "b", "label": null, "generation": 4}}\n')
+    assert read_labels(path) == [Example("a", 1)]
 
 
 def test_an_empty_or_missing_file_is_an_error(tmp_path: Path) -> None:

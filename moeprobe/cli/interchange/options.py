@@ -16,8 +16,14 @@ ALIGNMENTS = ("end", "span", "tokens", "equal", "start")
 
 
 def source_options(function: Command) -> Command:
-    """-m, --trace, --pairs, --positive, --probe: the model and the pairs."""
+    """-m, --trace, --pairs, --positive, --probe, --labels: the model and the pairs."""
     for option in (
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The labels that FINDINGS were asked with.",
+        ),
         click.option("--probe", metavar="NAME|PATH", help="Which question of FINDINGS; your own probe by its path."),
         click.option("--positive", metavar="LABEL", help="With --pairs of labelled prompts: the sensitive label."),
         click.option(

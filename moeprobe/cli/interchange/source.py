@@ -45,6 +45,8 @@ def check_source(findings: Path | None, options: dict[str, Any]) -> None:
         raise click.UsageError("Name a findings file, or --model MODEL with --pairs FILE.")
     if findings is None and (options["run"] is not None or options["probe"] is not None):
         raise click.UsageError("--trace and --probe go with a findings file.")
+    if options.get("labels") is not None and (findings is None or options["pair_file"] is not None):
+        raise click.UsageError("--labels FILE goes with a findings file whose pairs come from its trace.")
     if options["pair_file"] is None and options["positive"] is not None:
         raise click.UsageError("--positive LABEL goes with --pairs FILE.")
     if options["pair_file"] is not None and options["run"] is not None:
@@ -65,7 +67,7 @@ def open_source(
     selection = None
     if texts is None and findings is not None and document is not None and question is not None:
         judge = judge_of(question, options["probe"])
-        selection = _trace_pairs(document, findings, question, judge, options["run"])
+        selection = _trace_pairs(document, findings, question, judge, options)
     quiet_libraries()
     loaded = _load(document, options)
     raw = document is not None and not document.trace["provenance"].get("tokenizer", {}).get("chat_template", True)
@@ -157,18 +159,21 @@ def _load(document: "Findings | None", options: dict[str, Any]) -> "LoadedModel"
 
 
 def _trace_pairs(
-    document: "Findings", path: Path, question: dict[str, Any], judge: "Probe | None", run: Path | None
+    document: "Findings", path: Path, question: dict[str, Any], judge: "Probe | None", options: dict[str, Any]
 ) -> "PairSelection":
-    from moeprobe.designs.groups import regroup
+    from moeprobe.designs.inspect_logs import read_labels_of
+    from moeprobe.designs.regrouping import regroup
     from moeprobe.designs.segments import segments_of
     from moeprobe.interchange import trace_pairs
     from moeprobe.trace import load_trace
 
-    trace = load_trace(run or path.resolve().parent / document.trace["path"])
+    trace = load_trace(options["run"] or path.resolve().parent / document.trace["path"])
     if trace.digest != document.trace["digest"]:
         raise InterchangeError(f"{trace.path} is not the trace these findings were made from. Name it with --trace.")
     trace.verify()
-    return trace_pairs(trace, regroup(trace.generations, question, judge, segments=segments_of(trace)))
+    file = options.get("labels")
+    labels = None if file is None else read_labels_of(file, (question.get("grouping") or {}).get("scorer"))
+    return trace_pairs(trace, regroup(trace.generations, question, judge, labels=labels, segments=segments_of(trace)))
 
 
 def _read_pair_file(path: Path | None, positive: str | None) -> Any:
