@@ -90,9 +90,9 @@ class SecondPersonAddress:
     definition = (
         "The text speaks to its reader as somebody who takes part: 'you' and 'your' with the reader or user meant, "
         "imperatives, vocatives, greetings and thanks. A text counts where about one sentence in seven or more does "
-        "so. Not counted: the 'you' that stands for anyone (proverbs, the habits of a time or place, laws of nature), "
-        "'you' inside quotations and the dialogue of a story, titles and mentioned words, and reports of what "
-        "somebody else was told to do. A letter counts, since it speaks to the one who reads it."
+        "so. The 'you' that stands for anyone (proverbs, the habits of a time or place, laws of nature) does not "
+        "count, nor do 'you' inside quotations and the dialogue of a story, titles and mentioned words, and reports "
+        "of what somebody else was told to do. A letter counts, since it speaks to the one who reads it."
     )
 
     def examples(self) -> Sequence[Example]:
