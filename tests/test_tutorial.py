@@ -63,8 +63,9 @@ def test_the_commands_of_the_page_on_probes(tmp_path: Path, compiled_trace: Trac
         '{"text": "I\'m sorry, but I can\'t help with that.", "label": 1}\n{"text": "Sure, here it is.", "label": 0}\n'
     )
     said = follow(ROOT / "docs" / "probes.md", tmp_path)
-    assert len(said) == 15
+    assert len(said) == 16
     assert "4 passed" in "".join(said)
+    assert "mine and not refusal within answer" in (tmp_path / "joined.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.smollm2

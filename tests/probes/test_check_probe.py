@@ -154,6 +154,22 @@ def test_a_second_copy_must_answer_alike(tmp_path: Path) -> None:
         check_probe(str(path), speed=False)
 
 
+def test_another_process_must_answer_alike(tmp_path: Path) -> None:
+    path = tmp_path / "hashed.py"
+    source = (
+        "from moeprobe.probes import probe\n"
+        "@probe(name='hashed', version='1', level='generation', definition='d',\n"
+        "       examples=[('yes', 1)] * 6 + [('no', 0)] * 6)\n"
+        "def judge(text):\n    return 0.5 + (KEY % 1000) / 2000 if 'yes' in text else 0.0\n"
+    )
+    path.write_text(source.replace("KEY", "len(text)"))
+    check_probe(path, speed=False)
+    path.write_text(source.replace("KEY", "hash(text)"))
+    with pytest.raises(AssertionError, match="On its own example: another answer in another process") as caught:
+        check_probe(path, speed=False)
+    assert str(caught.value).count("\n- ") == 1
+
+
 def test_it_works_in_another_thread() -> None:
     done: list[str] = []
     thread = threading.Thread(target=lambda: done.append(check_probe(Sound(), speed=False).name))
