@@ -113,7 +113,8 @@ def _quality_text(quality: "Quality", name: str = "") -> str:
 
     counts = (
         f"{quality.true_positives} found, {quality.false_negatives} missed, {quality.false_positives} false alarms, "
-        f"{quality.true_negatives} rightly passed, {len(quality.abstentions)} abstentions"
+        f"{quality.true_negatives} rightly passed, {len(quality.abstentions)} abstentions, "
+        f"{len(quality.mistakes)} wrong"
     )
     head = f"On {name}{quality.on}: {quality.examples} texts. {counts}."
     if quality.prompts < quality.examples:

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
 from moeprobe.correlate import correlate
+from moeprobe.correlate.question import asked_of
 from moeprobe.errors import StatsError
 from moeprobe.findings import Findings, load_findings
 from moeprobe.gathering.counts import segment_lengths
@@ -333,3 +335,13 @@ def test_only_is_said_in_the_design():
     assert question["design"]["left_out"]["unlabelled"] == 0
     assert "label = 0, only where set = x, on" in question["design"]["sentence"]
     assert question["grouping"] == {"by": "label", "positive": "1", "negative": None, "only": "set=x"}
+
+
+@pytest.mark.parametrize("kind", ["pairs", "scores", "within generations", "two groups"])
+def test_label_error_is_said_to_shrink_groups_only(kind):
+    left = {"factor": {"value": 0.8, "ci": [0.7, 0.9]}, "share": {"value": 0.5, "ci": [0.4, 0.6]}, "basis": "x"}
+    groups = SimpleNamespace(
+        name="x", kind="probe", version="1", parameters={}, definition="x", positive="x", negative="x", quality=None,
+        attenuation=left, grouping={},
+    )  # fmt: skip
+    assert asked_of(groups, SimpleNamespace(kind=kind))["attenuation"] == (left if kind == "two groups" else None)

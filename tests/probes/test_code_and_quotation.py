@@ -48,6 +48,7 @@ def test_marks_what_it_found(name: str, text: str, marked: list[str]) -> None:
         ("code", "```\nThe rain has gone away,\nand so have I today.\n```"),
         ("quotation", "It is strange to be asked how I am."),
         ("quotation", 'Press "Save" and read "Emma".'),
+        ("quotation", "Run `git commit -m now --amend and more` first."),
         ("quotation", "```\nprint('he said that it works')\n```\n\nIt works."),
     ],
 )

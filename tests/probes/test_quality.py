@@ -9,8 +9,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, 
 from statsmodels.stats.proportion import proportion_confint
 
 from moeprobe.errors import ProbeError
-from moeprobe.probes import Example, Level, Passage, Rate, Reading, check_probe_quality, probe_quality
-from moeprobe.probes.quality import RATES
+from moeprobe.probes import Example, Level, Passage, Rate, Reading, check_probe_quality, checked, probe_quality
+from moeprobe.probes.quality import RATES, check_outputs, trials_of
 from moeprobe.probes.rates import wilson
 
 
@@ -122,3 +122,57 @@ def test_quality_for_findings_has_the_documented_form() -> None:
     assert quality["examples"] == 20
     assert quality["recall"]["value"] == 0.8
     assert quality["recall"]["ci"] == pytest.approx([0.490162, 0.943318], abs=1e-5)
+
+
+class Held(Parrot):
+    """Perfect on its own examples, and not on those held out."""
+
+    outputs = ("mild", "strong", "never-told")
+
+    def examples(self) -> list[Example]:
+        return made(5, 0, 0, 5)
+
+    def held_out(self) -> list[Example]:
+        return [Example("0.9", 1, outputs={"mild": 1, "strong": 0}), Example("0.9", 0, outputs={"mild": 0})]
+
+    def read(self, passage: Passage) -> Reading:
+        score = float(passage.text)
+        return Reading(score, outputs={"mild": score, "strong": 1 - score, "never-told": None})
+
+
+def test_held_out_examples_come_before_its_own() -> None:
+    quality = probe_quality(Held())
+    assert quality is not None
+    assert (quality["on"], quality["examples"]) == ("held-out examples", 2)
+    assert [trial.on for trial in trials_of(checked(Held()))] == ["its own examples", "held-out examples"]
+
+
+def test_outputs_are_measured_where_both_answers_are_told() -> None:
+    found = check_outputs(Held(), Held().held_out(), "held-out examples")
+    assert list(found) == ["mild"]
+    assert (found["mild"].true_positives, found["mild"].false_positives) == (1, 1)
+    assert found["mild"].on == "held-out examples"
+
+
+def test_a_trained_probe_is_measured_by_its_folds() -> None:
+    class Folds(Parrot):
+        def read(self, passage: Passage) -> Reading:
+            return Reading(1 - float(passage.text))
+
+    class Trained(Parrot):
+        def cross_validated(self) -> Folds:
+            return Folds()
+
+    quality = probe_quality(Trained())
+    assert quality is not None
+    assert quality["on"] == "cross-validation"
+    assert check_probe_quality(Folds()).recall.value == quality["recall"]["value"]  # type: ignore[index]  # JSON
+    assert check_probe_quality(Trained()).recall.value != quality["recall"]["value"]  # type: ignore[index]  # JSON
+
+
+def test_nothing_is_measured_without_examples() -> None:
+    class Mute(Parrot):
+        def examples(self) -> list[Example]:
+            return []
+
+    assert probe_quality(Mute()) is None

@@ -120,6 +120,7 @@ _BLOCK = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.MULTILINE)
+_INLINE = re.compile(r"`[^`\n]{1,300}`")
 _ENDS = (".", "!", "?", ",", "…")
 _CAPITALS = re.compile(r"(?:(?:[A-Z\d][\w'-]*|of|the|and|a|an|in|on|to|for|with|at|by)[,:]? ?)+[.,!?]?")  # titles
 _BLOCK_WEIGHT, _SENTENCE, _LONG, _SHORT, _SPEECH_LINE, _ALONE, _TITLE = 5.0, 1.5, 3.0, -2.5, 3.0, 1.5, -2.0
@@ -152,7 +153,7 @@ class Quotation:
         """Score in [0, 1] with quotations and reporting sentences as spans; abstains on no text, other languages."""
         if not passage.text.strip() or not reads_as_english(passage.text):
             return Reading(None)
-        text = _without_code(plain(passage.text))
+        text = plain(_without_code(passage.text))  # plain() would turn a code mark into a quotation mark
         found = [*_quoted(text), *_blocks(text), *_reported(text)]
         spans = [Span(start, end, score, "quotation") for start, end, odds in found if (score := logistic(odds)) >= 0.5]
         best = max((odds for *_, odds in found), default=BIAS)
@@ -201,10 +202,10 @@ def _reported(text: str) -> Iterator[tuple[int, int, float]]:
 
 
 def _without_code(text: str) -> str:
-    """Fenced blocks masked; same length."""
+    """Fenced blocks and inline code masked; same length."""
     marks = [match.span() for match in _FENCE.finditer(text)]
     pieces, done = [], 0
     for opening, closing in zip(marks[::2], [*marks[1::2], (len(text), len(text))], strict=False):
         pieces += [text[done : opening[0]], MASK * (closing[1] - opening[0])]
         done = closing[1]
-    return "".join(pieces) + text[done:]
+    return _INLINE.sub(lambda match: MASK * len(match[0]), "".join(pieces) + text[done:])

@@ -1,0 +1,45 @@
+"""What the page says of a probe's quality, in words."""
+
+from typing import Any
+
+import pytest
+
+from moeprobe.report.limits import measured_on
+from moeprobe.report.view import _quality
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    rate = {"value": 0.9, "ci": [0.8, 0.95]}
+    rates = dict.fromkeys(("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc"), rate)
+    left = {
+        "factor": {"value": 0.84, "ci": [0.71, 0.93]},
+        "share": {"value": 0.4, "ci": [0.3, 0.5]},
+        "basis": "40 <b>texts</b>",
+    }
+    return {
+        "kind": "probe",
+        "quality": {"on": "held-out examples", "examples": 40, **rates},
+        "attenuation": left,
+    } | changes
+
+
+def test_says_what_would_show() -> None:
+    said = _quality(asked()).replace("\xa0", " ")  # figures never part from their unit
+    assert "On 40 labelled examples that it was not made on: precision 0.90 [0.80, 0.95]" in said
+    assert "as measured, about 84 % [71, 93] of a true difference would show" in said
+    assert "40 % [30, 50] of the generations would truly be positive" in said
+    assert "No p value is changed" in said
+    assert "would show" not in _quality(asked(attenuation=None))
+    assert _quality(asked(quality=None, attenuation=None)) == "Not measured."
+
+
+@pytest.mark.parametrize(
+    ("on", "said"),
+    [
+        ("its own examples", "1 labelled example of its own"),
+        ("held-out examples", "1 labelled example that it was not made on"),
+        ("cross-validation", "1 labelled example (cross-validation)"),
+    ],
+)
+def test_says_on_what(on: str, said: str) -> None:
+    assert measured_on({"on": on, "examples": 1}).replace("\xa0", " ") == said
