@@ -101,7 +101,7 @@ def overlapping(spans: Sequence[NDArray[np.int64]], generation: Ints, first: Int
     # spans begun before its end, less those over by its start
     begun = np.searchsorted(starts, offset + last, side="left")
     over = np.searchsorted(ends, offset + first, side="right")
-    found: NDArray[np.bool_] = begun > over
+    found: NDArray[np.bool_] = (begun > over) & (first < last)  # a token without characters has none marked
     return found
 
 
