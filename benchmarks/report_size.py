@@ -216,7 +216,7 @@ def _beside(rng: np.random.Generator, sizes: tuple[int, int], tokens: int, texts
                 for i in range(16)
             ],
             "sorting": [
-                {"by": by, "auc": 0.55, "ci": [0.47, 0.63], "how": "before matching", "reason": None}
+                {"sorter": by, "auc": 0.55, "ci": [0.47, 0.63], "how": "before matching", "reason": None}
                 for by in ("length", "prompt words")
             ],
         },

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from moeprobe.errors import FindingsError
 from moeprobe.report.view import PageView, page_view
 
+_STYLES = ("page.css", "finding.css")
 _SCRIPTS = ("common.js", "map.js", "tokens.js")
 
 
@@ -30,7 +31,7 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
     Raises:
         FindingsError: a field is missing, a verdict is unknown, or effects have no interchange run.
     """
-    style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    style, script = ("\n".join(_asset(name) for name in names) for names in (_STYLES, _SCRIPTS))
     return (
         environment()
         .get_template("page.html.j2")
