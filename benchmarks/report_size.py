@@ -106,7 +106,7 @@ def _pair(rng: np.random.Generator, words: tuple[list[str], np.ndarray], rate: f
         windows.append(
             {"generation": int(rng.integers(0, 100)), "prompt_id": f"prompt-{rng.integers(0, 200):03d}",
              "group": SIDES[side], "position": int(rng.integers(12, 900)), "centre": 12,
-             "tokens": _tokens(rng, words, 25), "spans": [[8, 14]] if side == 0 else [], "weights": weights}
+             "tokens": _tokens(rng, words, 25), "spans": [[8, 14]] if side == 0 else [], "gate": weights}
         )  # fmt: skip
     return {"window": windows[0], "matched": windows[1], "matched_by": "token"}
 

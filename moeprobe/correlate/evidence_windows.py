@@ -116,5 +116,5 @@ def _window(trace: TraceLike, shown: ShownRows, generation: int, row: int, group
     (weights,) = sparse_weights(shown.shard, parse_expert(site), rows, [rows.size])
     return {
         "generation": generation, "prompt_id": one.prompt_id, "centre": centre - place.start, "tokens": texts,
-        "spans": spans, "weights": weights,
+        "spans": spans, "gate": weights,
     }  # fmt: skip

@@ -42,7 +42,7 @@ class WindowPair:
 def window_pairs(windows: Sequence[Json], voice: Voice) -> list[WindowPair]:
     """Lay out the windows of one expert; the largest weight among them is the full colour."""
     shown = [part for one in windows for part in (one["window"], one["matched"]) if part is not None]
-    most = max((weight for one in shown for weight in one["weights"]["weight"]), default=0.0)
+    most = max((weight for one in shown for weight in one["gate"]["weight"]), default=0.0)
     by = {"token": "the same token, not chosen", "position": "the same position, not chosen"}
     return [
         WindowPair(
@@ -55,7 +55,7 @@ def window_pairs(windows: Sequence[Json], voice: Voice) -> list[WindowPair]:
 
 
 def _window(window: Json, most: float, voice: Voice) -> Window:
-    weights = dict(zip(window["weights"]["at"], window["weights"]["weight"], strict=True))
+    weights = dict(zip(window["gate"]["at"], window["gate"]["weight"], strict=True))
     marked = {index for first, last in window["spans"] for index in range(first, min(last, len(window["tokens"])))}
     pieces: list[Piece] = []
     for index, token in enumerate(window["tokens"]):

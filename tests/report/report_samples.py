@@ -380,7 +380,7 @@ def _window(rng: np.random.Generator, generation: int, group: str, chance: float
         "centre": 12,
         "tokens": tokens,
         "spans": [[0, 10]] if group == "positive" else [],
-        "weights": weights,
+        "gate": weights,
     }
 
 
