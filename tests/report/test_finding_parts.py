@@ -163,7 +163,7 @@ def test_without_confounds_or_evidence_the_page_stands() -> None:
     assert "What else tells" not in page.words
 
 
-SECRET = "secret"
+HUSHED = "secret"
 
 
 @pytest.mark.parametrize("name", ["several", "pairs", "scores", "inside"])
@@ -173,7 +173,7 @@ def test_without_text_nothing_of_a_prompt_or_answer_is_left(name: str) -> None:
         for example in question["examples"]:
             example["tokens"] = ["secret"] * len(example["tokens"])
         for kind in question["confounds"]["tokens"]:
-            kind["token"] = "secret"
+            kind["token"] = HUSHED
         question["confounds"]["topics"] = [{"word": "secret", "z": 3.0, "positive": 5, "negative": 0}]
     for row in findings["rows"]:
         if row["evidence"] is not None:
@@ -181,7 +181,7 @@ def test_without_text_nothing_of_a_prompt_or_answer_is_left(name: str) -> None:
                 for window in (pair["window"], pair["matched"]):
                     if window is not None:
                         window["tokens"] = ["secret"] * len(window["tokens"])
-            row["leave_token_out"] = {"token_id": 7, "token": SECRET, "rate_difference": 0.1, "p": 0.01}
+            row["leave_token_out"] = {"token_id": 7, "token": HUSHED, "rate_difference": 0.1, "p": 0.01}
     page, bare = render([findings]), render([findings], text=False)
     assert "secret" in Outline(page).words
     assert "secret" in json.dumps(Outline(page).tokens())
