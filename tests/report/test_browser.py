@@ -180,9 +180,8 @@ def test_tokens_are_built_when_opened(show: Open) -> None:
     assert "prompt" in page.evaluate(f"{span % 0}.className")
     assert "span" in page.evaluate(f"{span % (len(example['tokens']) + start)}.className").split()
     assert "prompt" not in page.evaluate(f"{span % start}.className")
-    coloured = (
-        "Array.from(document.querySelectorAll('.example .pane:first-child .text span')).map((one) => /\\bw\\d/.test(one.className))"
-    )
+    first = "document.querySelectorAll('.example .pane:first-child .text span')"
+    coloured = f"Array.from({first}).map((one) => /\\bw\\d/.test(one.className))"
     for number, site in enumerate(example["weights"]):
         _choose(page, ".example-site", number)
         assert page.evaluate(coloured) == [
