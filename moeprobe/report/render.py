@@ -14,7 +14,7 @@ from moeprobe.errors import FindingsError
 from moeprobe.report.results import part_of
 from moeprobe.report.view import PageView, page_view
 
-_STYLES = ("page.css", "results.css")
+_STYLES = ("page.css", "finding.css", "results.css")
 _SCRIPTS = ("common.js", "map.js", "tokens.js")
 
 

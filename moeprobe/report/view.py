@@ -6,7 +6,10 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.report import figures, limits, maps, plots, swaps, table, tokens, verdicts, words
+from moeprobe.report.confounds import Confounds, confounds_view
+from moeprobe.report.confounds import doubts as confounded
 from moeprobe.report.details import family
+from moeprobe.report.evidence import Evidence, evidence_view
 from moeprobe.report.layers import Beside, beside
 from moeprobe.report.reach import Limit
 from moeprobe.report.results import Part
@@ -32,6 +35,8 @@ class Card:
     facts: list[tuple[str, str]]
     notes: list[str]
     doubts: list[str]
+    evidence: Evidence | None
+    question: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class QuestionView:
     table: table.Table
     runs: list[plots.RunView]
     examples: list[tokens.ExampleLine]
+    confounds: Confounds | None
     sites: list[str]
     limits: list[Limit]
     alpha: str
@@ -85,13 +91,13 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
     several = sum(len(one["questions"]) for one in findings) > 1
     questions, map_list, token_list, notes, provenance = [], [], [], [], []
     for number, raw in enumerate(findings):
-        clean = cleaned(_without_tokens(raw))
+        clean = cleaned(tokens.for_page(raw, text=text))
         notes += clean["notes"]
         provenance.append((clean["model"]["id"], _provenance(clean)))
         for index, asked in enumerate(clean["questions"]):
             key = f"m{number}q{index}"
             rows = [row for row in clean["rows"] if row["probe"] == asked["name"]]
-            view = _question(key, clean, asked, raw["questions"][index]["examples"], rows, several)
+            view = _question(key, clean, asked, raw["questions"][index]["examples"], rows, several=several, text=text)
             questions.append(view)
             label = f"{view.about}, {view.model}" if several else view.about
             map_list.append(maps.map_data(key, label, clean["model"]["layers"], rows, voice_of(asked)))
@@ -108,14 +114,6 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
     return PageView(heading, models, lead, questions, notes, provenance, verdicts.VERDICTS, text, data)
 
 
-def _without_tokens(findings: Json) -> dict[str, Any]:
-    """Copy the findings without token text, which stays raw for the script (or out of the page)."""
-    questions = [
-        {**asked, "examples": [{**one, "tokens": []} for one in asked["examples"]]} for asked in findings["questions"]
-    ]
-    return {**findings, "questions": questions}
-
-
 def _title(questions: Sequence[QuestionView]) -> str:
     about = list(dict.fromkeys(view.theme for view in questions))
     if not about:
@@ -126,13 +124,19 @@ def _title(questions: Sequence[QuestionView]) -> str:
 
 
 def _question(
-    key: str, findings: Json, asked: Json, raw_examples: Sequence[Json], rows: Sequence[Json], several: bool
+    key: str,
+    findings: Json,
+    asked: Json,
+    raw_examples: Sequence[Json],
+    rows: Sequence[Json],
+    *,
+    several: bool,
+    text: bool,
 ) -> QuestionView:
     voice, ordered = voice_of(asked), table.order(rows)
     about = voice.about
     runs = [run for run in findings["interchange"] if run["probe"] == asked["name"]]
     cards, more = _cards(key, asked, ordered, runs, voice)
-    counted = [{**one, "tokens": raw["tokens"]} for one, raw in zip(asked["examples"], raw_examples, strict=True)]
     return QuestionView(
         key=key,
         title=f"{about} in {findings['model']['id']}" if several else about,
@@ -152,7 +156,8 @@ def _question(
         columns=table.columns(voice),
         table=table.table(key, ordered, asked, voice),
         runs=[plots.run_view(run, _tested(run, runs, ordered), voice) for run in runs],
-        examples=[tokens.example_line(one, index, voice) for index, one in enumerate(counted)],
+        examples=[tokens.example_line(one, index, voice) for index, one in enumerate(raw_examples)],
+        confounds=confounds_view(asked, ordered, voice, text=text),
         sites=[cleaned(site) for site in tokens.sites(raw_examples)],
         limits=limits.limits(findings, asked, rows, runs),
         alpha=f"{asked['design']['alpha']:g}",
@@ -233,7 +238,9 @@ def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> C
         shares=(100 * (row["S1"] or 0.0), 100 * (row["S0"] or 0.0)),
         facts=[] if effects is None else swaps.facts(effects, "expert"),
         notes=[] if effects is None else swaps.notes(effects, "expert"),
-        doubts=words.doubts(row, asked, voice, run),
+        doubts=[*words.doubts(row, asked, voice, run), *confounded(asked, row, voice)],
+        evidence=evidence_view(row, asked, voice),
+        question=key,
     )
 
 

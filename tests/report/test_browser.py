@@ -173,16 +173,15 @@ def test_tokens_are_built_when_opened(show: Open) -> None:
     assert page.evaluate(count) == 0
     page.evaluate("document.querySelector('.example').open = true")
     page.evaluate("new Promise((done) => setTimeout(done, 60))")
-    assert page.evaluate(count) == len(example["tokens"])
+    assert page.evaluate(count) == 2 * len(example["tokens"])  # the router's choices, and the probe's marks
     span = "document.querySelectorAll('.example .text span')[%d]"
     assert page.evaluate(f"{span % 5}.textContent") == "a\u27e8U+202E\u27e9b\u27e8U+0000\u27e9\u21b5\n"
     start = example["answer_start"]
     assert "prompt" in page.evaluate(f"{span % 0}.className")
-    assert "span" in page.evaluate(f"{span % start}.className").split()
+    assert "span" in page.evaluate(f"{span % (len(example['tokens']) + start)}.className").split()
     assert "prompt" not in page.evaluate(f"{span % start}.className")
-    coloured = (
-        "Array.from(document.querySelectorAll('.example .text span')).map((one) => /\\bw\\d/.test(one.className))"
-    )
+    first = "document.querySelectorAll('.example .pane:first-child .text span')"
+    coloured = f"Array.from({first}).map((one) => /\\bw\\d/.test(one.className))"
     for number, site in enumerate(example["weights"]):
         _choose(page, ".example-site", number)
         assert page.evaluate(coloured) == [
@@ -208,6 +207,7 @@ def test_many_tokens_and_a_huge_one(show: Open) -> None:
         spans=[],
         answer_start=1,
     )
+    findings["questions"][0]["examples"] = [example]  # nothing is marked, so there is one text
     page = show(render([findings]))
     page.evaluate("document.querySelector('.example').open = true")
     page.evaluate(
