@@ -184,7 +184,8 @@ def anchor(key: str, row: Json) -> str:
 
 def _line(key: str, row: Json, question: Json, voice: Voice) -> Line:
     interval = figures.change_interval(row["rate_difference_ci"], fine=voice.scores)
-    gap = f"{figures.change(row['rate_difference'], fine=voice.scores)} {interval.replace(' ', figures.NBSP)}"
+    held = interval if voice.scores else interval.replace(" ", figures.NBSP)  # long digits may break after the comma
+    gap = f"{figures.change(row['rate_difference'], fine=voice.scores)} {held}"
     cells = [
         figures.share(row["S1"]),
         figures.share(row["S0"]),
@@ -200,10 +201,10 @@ def _line(key: str, row: Json, question: Json, voice: Voice) -> Line:
         figures.chance(row["q"]),
     ]
     more = details.details(row, question, voice)
-    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), _remark(row, voice), more)
+    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), remark(row, voice), more)
 
 
-def _remark(row: Json, voice: Voice) -> str:
+def remark(row: Json, voice: Voice) -> str:
     """What stands below the verdict: why nothing was tested, what the test that ignores the words says, or that the
     direction of the test that decides is not that of the plain difference."""
     sign = words.direction(row)
