@@ -106,7 +106,7 @@ def _pair(rng: np.random.Generator, words: tuple[list[str], np.ndarray], rate: f
         windows.append(
             {"generation": int(rng.integers(0, 100)), "prompt_id": f"prompt-{rng.integers(0, 200):03d}",
              "group": SIDES[side], "position": int(rng.integers(12, 900)), "centre": 12,
-             "tokens": _tokens(rng, words, 25), "spans": [[8, 14]] if side == 0 else [], "weights": weights}
+             "tokens": _tokens(rng, words, 25), "spans": [[8, 14]] if side == 0 else [], "gate": weights}
         )  # fmt: skip
     return {"window": windows[0], "matched": windows[1], "matched_by": "token"}
 
@@ -216,7 +216,7 @@ def _beside(rng: np.random.Generator, sizes: tuple[int, int], tokens: int, texts
                 for i in range(16)
             ],
             "sorting": [
-                {"by": by, "auc": 0.55, "ci": [0.47, 0.63], "how": "before matching", "reason": None}
+                {"sorter": by, "auc": 0.55, "ci": [0.47, 0.63], "how": "before matching", "reason": None}
                 for by in ("length", "prompt words")
             ],
         },

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from moeprobe.trace import Trace
 
 
+def _number(_: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """A whole number from 0, or ``all`` (None)."""
+    if value == "all":
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", value) is None:
+        raise click.BadParameter(f"{value!r} is neither a whole number nor `all`.", param=parameter)
+    return int(value)
+
+
 @click.command(short_help="Which experts go with a probe's register, or with a label.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--probe", "probes", multiple=True, metavar="NAME|PATH", help="Register to ask about; may be repeated.")
@@ -75,6 +84,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the relabellings.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Findings file [default: RUN's name.findings.json]")
+@click.option(
+    "--examples", metavar="N|all", callback=_number, default="5", show_default=True,
+    help="Generations of each group that the findings hold token by token.",
+)  # fmt: skip
 @click.option("--no-text", is_flag=True, help="Keep prompt and answer text out of the findings.")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Rows to print.")
 @json_option
@@ -118,7 +131,7 @@ def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: An
 
     names = (
         "only", "segment", "alpha", "draws", "seed", "design", "response", "blocks", "covariates", "confirm",
-        "coalitions", "unit",
+        "coalitions", "unit", "examples",
     )  # fmt: skip
     common = {name: options[name] for name in names}
     common |= {"text": not options["no_text"], "strata": tuple(options["strata"].split(","))}

@@ -1,4 +1,4 @@
-"""A few generations of each group with their tokens, so that a reader can see where an expert was chosen."""
+"""Generations of each group with their tokens, so that a reader can see where an expert was chosen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,52 +6,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprobe.correlate.shown import ShownRows, shown_rows, shown_tokens, sparse_weights
 from moeprobe.designs.design import Design
 from moeprobe.designs.groups import NEGATIVE, POSITIVE, Groups
-from moeprobe.gathering.counts import GENERATED
-from moeprobe.gathering.inputs import GenerationLike, ShardLike, TraceLike
-from moeprobe.probes import Span
+from moeprobe.gathering.inputs import GenerationLike, TraceLike
 from moeprobe.sites import Site, expert_site
 
 Ints = NDArray[np.int64]
 
-PER_GROUP = 3
-# Experts whose weights are shown: the most significant ones; a report of all experts on all tokens would be unreadable.
+PER_GROUP = 5
+# Experts that a reader can look at: the most significant ones; all experts on all tokens would be unreadable.
 SITES = 20
 # A long generation is cut for display: the end of its prompt, the beginning of its answer.
-PROMPT_TOKENS, ANSWER_TOKENS = 200, 400
+PROMPT_TOKENS, ANSWER_TOKENS = 200, 1000
 
 
 def build_examples(
-    trace: TraceLike, groups: Groups, design: Design, rows: Sequence[dict[str, Any]]
+    trace: TraceLike, groups: Groups, design: Design, rows: Sequence[dict[str, Any]], most: int | None = PER_GROUP
 ) -> tuple[list[dict[str, Any]], int]:
     """The `examples` of a question, in the form of docs/findings.md, positive group first.
+
+    Args:
+        trace: the run.
+        groups: who is in which group, with what the probe marked.
+        design: who is compared.
+        rows: the rows of the question; the weights of the leading experts are shown.
+        most: generations of each group; None for all.
 
     Returns:
         The examples, and how many of them show only a part of a long generation.
     """
-    sites = _shown_sites(rows)
-    chosen = _chosen(trace.generations, groups, design)
-    after_prompt = [code for code, name in enumerate(trace.manifest.segments) if name in GENERATED]
+    sites = leading_sites(rows)
+    chosen = _chosen(trace.generations, groups, design, most)
     built: dict[int, dict[str, Any]] = {}
-    cut = 0
-    for shard in trace.shards():
-        generation = np.asarray(shard.generation).astype(np.int64)
-        for index in chosen:
-            found = np.flatnonzero(generation == index)
-            if found.size:
-                answer = np.isin(np.asarray(shard.segment)[found], after_prompt)
-                before, after = found[~answer], found[answer]
-                shown_rows = np.concatenate([before[-PROMPT_TOKENS:], after[:ANSWER_TOKENS]])
-                cut += shown_rows.size < found.size
-                start = min(before.size, PROMPT_TOKENS)
-                built[index] = _example(
-                    shard, trace.generations[index], index, shown_rows, start, sites, groups, design
-                )
-    return [built[index] for index in chosen], cut
+    cut, wanted = 0, set(chosen)
+    for _, shown in shown_rows(trace) if chosen else ():
+        here = [index for index in np.unique(shown.generation).tolist() if index in wanted]
+        places = []
+        for index in here:
+            place = np.arange(*shown.of(index).indices(shown.rows.size))
+            answer = shown.answer[place]
+            kept = np.concatenate([place[~answer][-PROMPT_TOKENS:], place[answer][:ANSWER_TOKENS]])
+            cut += kept.size < place.size
+            places.append(kept)
+            built[index] = _example(shown, kept, trace.generations[index], index, groups, design)
+        if not here:
+            continue
+        rows_here, sizes = shown.rows[np.concatenate(places)], [place.size for place in places]
+        for site in sites:
+            for index, weights in zip(here, sparse_weights(shown.shard, site, rows_here, sizes), strict=True):
+                built[index]["weights"][str(site)] = weights
+    return [built[index] for index in chosen if index in built], cut
 
 
-def _chosen(generations: Sequence[GenerationLike], groups: Groups, design: Design) -> list[int]:
+def leading_sites(rows: Sequence[dict[str, Any]]) -> list[Site]:
+    """The most significant experts; where nothing was tested, those whose rates differ most."""
+    ranked = sorted(rows, key=lambda row: (1.0 if row["p"] is None else row["p"], -abs(row["rate_difference"] or 0.0)))
+    return [expert_site(row["layer"], row["expert"]) for row in ranked[:SITES]]
+
+
+def _chosen(
+    generations: Sequence[GenerationLike], groups: Groups, design: Design, most: int | None
+) -> list[int]:  # fmt: skip
     """Generations to show: by score the clearest of each group, else the first; other prompts before repeated ones."""
     picked: list[int] = []
     for code in (POSITIVE, NEGATIVE):
@@ -64,62 +80,21 @@ def _chosen(generations: Sequence[GenerationLike], groups: Groups, design: Desig
             prompt = generations[index].prompt_id
             repeats[index] = seen.get(prompt, 0)
             seen[prompt] = repeats[index] + 1
-        picked += sorted(members, key=lambda index: repeats[index])[:PER_GROUP]
+        picked += sorted(members, key=lambda index: repeats[index])[:most]
     return picked
 
 
-def _shown_sites(rows: Sequence[dict[str, Any]]) -> list[Site]:
-    """The most significant experts; where nothing was tested, those whose rates differ most."""
-    ranked = sorted(rows, key=lambda row: (1.0 if row["p"] is None else row["p"], -abs(row["rate_difference"] or 0.0)))
-    return [expert_site(row["layer"], row["expert"]) for row in ranked[:SITES]]
-
-
 def _example(
-    shard: ShardLike,
-    one: GenerationLike,
-    index: int,
-    rows: Ints,
-    answer_start: int,
-    sites: list[Site],
-    groups: Groups,
-    design: Design,
+    shown: ShownRows, place: Ints, one: GenerationLike, index: int, groups: Groups, design: Design
 ) -> dict[str, Any]:
-    starts = np.asarray(shard.char_start)[rows].astype(np.int64)
-    ends = np.asarray(shard.char_end)[rows].astype(np.int64)
-    prompt, answer = slice(0, answer_start), slice(answer_start, None)
-    tokens = _texts(one.prompt_text, starts[prompt], ends[prompt]) + _texts(one.text, starts[answer], ends[answer])
-    spans = [_token_range(span, starts[answer], ends[answer], answer_start) for span in groups.spans[index]]
+    tokens, spans = shown_tokens(shown, place, one, groups.spans[index])
     return {
         "generation": index,
         "prompt_id": one.prompt_id,
         "group": "positive" if design.side[index] == POSITIVE else "negative",
         "score": groups.scores[index],
         "tokens": tokens,
-        "answer_start": answer_start,
-        "spans": [span for span in spans if span is not None],
-        "weights": {str(site): sparse_weights(shard, site, rows) for site in sites},
+        "answer_start": int((~shown.answer[place]).sum()),
+        "spans": spans,
+        "weights": {},
     }
-
-
-def _texts(text: str, starts: Ints, ends: Ints) -> list[str]:
-    """Text of each token. Tokens that share a character (one character in several tokens) show it once."""
-    previous = np.concatenate([[0], np.maximum.accumulate(ends)[:-1]]) if ends.size else ends
-    return [text[max(start, 0) : end] for start, end in zip(np.maximum(starts, previous), ends, strict=True)]
-
-
-def _token_range(span: Span, starts: Ints, ends: Ints, offset: int) -> list[int] | None:
-    """Tokens that overlap a span of the answer's characters, as [first, last_exclusive]; None if none is shown."""
-    inside = np.flatnonzero((starts < span.end) & (ends > span.start))
-    return [int(inside[0]) + offset, int(inside[-1]) + 1 + offset] if inside.size else None
-
-
-def sparse_weights(shard: ShardLike, site: Site, rows: Ints) -> dict[str, list[Any]]:
-    """Numbers of the rows that selected the expert, and its gate weight there, as docs/findings.md writes them."""
-    mask = shard.mask(site.layer)
-    hit = shard.experts(site.layer)[rows] == site.expert
-    if mask is not None:
-        hit &= np.asarray(mask[rows], dtype=bool)
-    total = np.where(hit, shard.weights(site.layer)[rows], 0).sum(axis=1, dtype=np.float64)
-    at = np.flatnonzero(hit.any(axis=1))
-    # four digits are plenty to look at, and keep the findings file small
-    return {"at": at.tolist(), "weight": [float(f"{weight:.4g}") for weight in total[at].tolist()]}

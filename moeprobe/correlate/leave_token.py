@@ -124,7 +124,7 @@ def leave_token_out(
         full[place] = _beyond(tokens, sums, every, selection.samples)
         left[place] = _without(tokens, sums, numbers, kinds)
     worst, p = _worst(full, left, lambda columns: retest(respond(*_stacked(columns))))
-    words = _words(trace, selection, layout, {int(tokens.token_id[one.kind]) for one in worst})
+    words = token_words(trace, selection, layout, {int(tokens.token_id[one.kind]) for one in worst})
     found: list[dict[str, Any] | None] = []
     for one, value in zip(worst, p, strict=True):
         token = int(tokens.token_id[one.kind])
@@ -281,7 +281,7 @@ def _worst(
     return worst, highest.tolist()
 
 
-def _words(trace: TraceLike, selection: Selection, layout: Layout, wanted: set[int]) -> dict[int, str]:
+def token_words(trace: TraceLike, selection: Selection, layout: Layout, wanted: set[int]) -> dict[int, str]:
     """The text of some token ids where the first generation uses them with a character of their own."""
     found: dict[int, tuple[int, str]] = {}
     generated = selection.segment in GENERATED

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from moeprobe.correlate.confirm import confirm
+from moeprobe.correlate.counted import counted_tokens
 from moeprobe.correlate.effects import effect_fields
-from moeprobe.correlate.examples import build_examples
+from moeprobe.correlate.evidence import evidence_of
+from moeprobe.correlate.evidence_confounds import confounds_of, without_text
+from moeprobe.correlate.examples import PER_GROUP, build_examples, leading_sites
 from moeprobe.correlate.one_token import without_one_token
 from moeprobe.correlate.partial import Partial, partial_column
 from moeprobe.correlate.question import asked_of, describe
@@ -23,7 +29,7 @@ from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import other_stacks, segment_lengths
 from moeprobe.gathering.gather import Gathered, gather
 from moeprobe.gathering.inputs import TraceLike
-from moeprobe.gathering.strata import STRATA
+from moeprobe.gathering.strata import STRATA, lay_out
 from moeprobe.probes import Probe
 
 Json = dict[str, Any]
@@ -47,6 +53,7 @@ class Options:
     confirm: bool = False
     coalitions: bool = False
     unit: str | None = None
+    examples: int | None = PER_GROUP
 
     def __post_init__(self) -> None:
         for name in ("strata", "blocks", "covariates"):
@@ -56,6 +63,8 @@ class Options:
             raise StatsError(f"alpha is {self.alpha}; it must lie between 0 and 1, for example 0.05.")
         if self.seed < 0:
             raise StatsError(f"The seed is {self.seed}; it must be 0 or more.")
+        if self.examples is not None and self.examples < 0:
+            raise StatsError(f"{self.examples} examples make no sense; use 0 or more, or all.")
         if self.draws < 0:
             raise StatsError(f"{self.draws} relabellings make no sense; use 10,000, or 0 to leave them out.")
         if self.strata not in STRATA or not self.strata:
@@ -101,6 +110,7 @@ def correlate(
             coalitions: also find experts that are chosen together, and test each set as one.
             unit: "pair", "label" or "metadata.KEY": generations with one value are one unit (a family of prompts);
                 None: the prompt.
+            examples: generations of each group that are put in with their text; None for all.
 
     Returns:
         The question (one object), its rows (one object for each expert) and notes, all in the form of docs/findings.md.
@@ -137,9 +147,8 @@ def correlate_probes(
 
 def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options: Options) -> Answer:
     held = hold(trace.generations, options.blocks, options.covariates, groups.member != LEFT_OUT)
-    design = plan(
-        trace, groups, options.segment, segment_lengths(trace, options.segment), options.design, held, options.unit
-    )
+    lengths = segment_lengths(trace, options.segment)
+    design = plan(trace, groups, options.segment, lengths, options.design, held, options.unit)
     gathered = gather(
         trace, design.selection, strata=options.strata, response=options.response, labels=design.labels
     )  # fmt: skip
@@ -153,13 +162,14 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
     beside["odds_ratio"] = [None] * cells if gathered.odds_ratio is None else listed(gathered.odds_ratio)
     beside["leave_token_out"] = without_one_token(trace, gathered, design, tested, options.strata, options.alpha)
     rows = build_rows(gathered, design, tested, beside, groups.name, options.alpha)
-    examples, cut = build_examples(trace, groups, design, rows) if options.text else ([], 0)
+    seen = _seen(trace, groups, design, gathered, rows, lengths, options)
+    examples, cut = build_examples(trace, groups, design, rows, options.examples) if options.text else ([], 0)
     question = {
         **asked_of(groups, design),
         "design": describe(design, groups, gathered, tested, partial, halves, options.alpha, options.draws, held),
         **_together(trace, gathered, design, tested, options),
         "examples": examples,
-        **dict.fromkeys(("units", "positions", "confounds")),
+        **seen,
     }
     notes = [
         *groups.notes,
@@ -185,6 +195,29 @@ def _together(trace: TraceLike, gathered: Gathered, design: Design, tested: Test
         "coalitions": coalitions,
         "coalitions_found": words,
     }
+
+
+def _seen(
+    trace: TraceLike,
+    groups: Groups,
+    design: Design,
+    gathered: Gathered,
+    rows: list[Json],
+    lengths: NDArray[np.int64],
+    options: Options,
+) -> Json:
+    """What a reader can see of the question; the evidence of the leading rows is put into them."""
+    layout = lay_out(trace, design.selection, None)
+    tokens, sites = counted_tokens(trace, layout), leading_sites(rows)
+    units, positions, found = evidence_of(
+        trace, layout, tokens, groups, design, gathered.counts, sites, text=options.text
+    )  # fmt: skip
+    for row in rows:
+        row["evidence"] = found.get(row["site"])
+    if not options.text:
+        without_text(rows)
+    confounds = confounds_of(trace, layout, tokens, design, lengths, options.seed, text=options.text)
+    return {"units": units, "positions": positions, "confounds": confounds}
 
 
 def _test(trace: TraceLike, gathered: Gathered, design: Design, options: Options) -> Tested:

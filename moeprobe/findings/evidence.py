@@ -90,7 +90,7 @@ def check_confounds(item: object, where: str) -> None:
             word.integer(side)
     for index, item_ in enumerate(fields.items("sorting")):
         one = Fields(item_, f"{where}, sorting[{index}]", FindingsError)
-        check_choice(one, "by", SORTERS)
+        check_choice(one, "sorter", SORTERS)
         one.text("how")
         one.optional_text("reason")
         check_optional(one, "auc")

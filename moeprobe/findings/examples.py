@@ -36,7 +36,7 @@ def check_window(item: object, where: str) -> None:
     fields.text("prompt_id")
     fields.integer("position")
     check_choice(fields, "group", GROUPS)
-    _check_weights(Fields(fields.section("weights"), f"{where}, weights", FindingsError), count)
+    _check_weights(Fields(fields.section("gate"), f"{where}, gate", FindingsError), count)
 
 
 def check_windows(fields: Fields, key: str) -> None:

@@ -16,7 +16,8 @@ Json = Mapping[str, Any]
 MOST_CELLS = 200_000
 NO_ROW = 255  # in the column of verdicts: the model has this expert, the findings have no row of it
 # Fields of a row that are shipped as they are, one float32 for each cell. Mean weights follow from these: W = S * Q.
-FIELDS = ("S1", "S0", "Q1", "Q0", "rate_difference", "entry", "valuation", "auc", "beyond_difference", "t", "p", "q")
+FIELDS = ("S1", "S0", "Q1", "Q0", "rate_difference", "entry", "valuation", "auc", "beyond_difference", "t")
+CHANCES = ("p", "q")  # float64, for they can be smaller than any float32
 _LARGEST = 3.4e38
 _CODES = {verdict.name: code for code, verdict in enumerate(verdicts.VERDICTS)}
 
@@ -35,8 +36,8 @@ def cell_data(
         alpha: the level of q.
 
     Returns:
-        `columns`: base64 of little-endian float32 (cells,), NaN where there is no value. `verdict`: base64 of uint8,
-        255 where there is no row. `order`: base64 of uint32, the cells in the order of the table. `remarks`: distinct
+        `columns`: base64 of little-endian float32 (cells,), of p and q float64, NaN where there is no value.
+        `verdict`: base64 of uint8, 255 where there is no row. `order`: base64 of uint32, the cells in the order of the table. `remarks`: distinct
         sentences, `remark`: base64 of uint32, 1 + the index of a cell's sentence, 0 for none. `swaps`: a list for each
         cell that interchange tested: cell, necessity and its interval, sufficiency and its interval, in percent.
 
@@ -62,6 +63,7 @@ def cell_data(
         "alpha": alpha,
         "columns": {
             **{name: _floats(total, ((cell, row[name]) for cell, row in placed)) for name in FIELDS},
+            **{name: _floats(total, ((cell, row[name]) for cell, row in placed), "d") for name in CHANCES},
             **{name: _floats(total, ((cell, _bound(row, at)) for cell, row in placed)) for name, at in bounds.items()},
         },
         "verdict": _verdicts(total, placed),
@@ -96,9 +98,9 @@ def _verdicts(total: int, placed: Iterable[tuple[int, Json]]) -> str:
     return _packed("B", _filled(total, NO_ROW, ((cell, _CODES[row["verdict"]]) for cell, row in placed)))
 
 
-def _floats(total: int, values: Iterable[tuple[int, float | None]]) -> str:
+def _floats(total: int, values: Iterable[tuple[int, float | None]], kind: str = "f") -> str:
     known = ((cell, max(-_LARGEST, min(_LARGEST, value))) for cell, value in values if value is not None)
-    return _packed("f", _filled(total, math.nan, known))
+    return _packed(kind, _filled(total, math.nan, known))
 
 
 def _filled(total: int, empty: Any, values: Iterable[tuple[int, Any]]) -> list[Any]:

@@ -15,6 +15,7 @@ from moeprobe.report.glossary import Glossary
 from moeprobe.report.references import WORKS
 from moeprobe.report.view import PageView, page_view
 
+_STYLES = ("page.css", "finding.css")
 _SCRIPTS = ("common.js", "cells.js", "table.js", "map.js", "tokens.js")
 
 
@@ -36,7 +37,7 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
     """
     _check(findings)
     glossary = Glossary()
-    style, script = _asset("page.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    style, script = ("\n".join(_asset(name) for name in names) for names in (_STYLES, _SCRIPTS))
     return (
         environment()
         .get_template("page.html.j2")

@@ -1,14 +1,22 @@
 """The examples: a line about each generation for everyone, and token data for the script to colour when asked."""
 
+import base64
+import json
+import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.report import figures
 from moeprobe.report.voice import Voice
-from moeprobe.visible import TOKEN_LIMIT, shortened, visible
+from moeprobe.visible import TOKEN_LIMIT, cleaned, shortened
 
 Json = Mapping[str, Any]
+
+# One character each for 64 numbers; the last one of a gap means "63 more, and go on".
+DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+LEVELS = len(DIGITS) - 1
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,34 @@ class ExampleLine:
     positive: bool
     side: str
     facts: str
+
+
+def for_page(findings: Json, *, text: bool) -> dict[str, Any]:
+    """Copy the findings without the tokens of examples, which go to the script; without `text` no token stays at all.
+
+    Args:
+        findings: one document.
+        text: whether tokens and words may be shown.
+    """
+    questions = [
+        {**asked, "examples": [{**one, "tokens": [], "spans": [], "weights": {}} for one in asked["examples"]]}
+        for asked in findings["questions"]
+    ]
+    if text:
+        return {**findings, "questions": questions}
+    for asked in questions:
+        if asked["confounds"] is not None:
+            asked["confounds"] = {**asked["confounds"], "tokens": [], "topics": []}
+    return {**findings, "questions": questions, "rows": [_row_without_text(row) for row in findings["rows"]]}
+
+
+def _row_without_text(row: Json) -> dict[str, Any]:
+    bare = dict(row)
+    if row["evidence"] is not None:
+        bare["evidence"] = {**row["evidence"], "windows": []}
+    if row.get("leave_token_out") is not None:
+        bare["leave_token_out"] = {**row["leave_token_out"], "token": ""}
+    return bare
 
 
 def example_line(example: Json, index: int, voice: Voice) -> ExampleLine:
@@ -36,10 +72,10 @@ def example_line(example: Json, index: int, voice: Voice) -> ExampleLine:
     for site, weights in list(example["weights"].items())[:1]:
         if total > start:
             chosen = sum(index >= start for index in weights["at"]) / (total - start)
-            facts.append(f"{visible(site)} chosen for {figures.share(chosen)} of the answer")
+            facts.append(f"{cleaned(site)} chosen for {figures.share(chosen)} of the answer")
     return ExampleLine(
         index=index,
-        title=f"Generation {example['generation']}, prompt {example['prompt_id']}",
+        title=f"Generation {example['generation']}, prompt {cleaned(example['prompt_id'])}",
         positive=positive,
         side=side,
         facts=f"{said}{score}; {'; '.join(facts)}",
@@ -47,32 +83,64 @@ def example_line(example: Json, index: int, voice: Voice) -> ExampleLine:
 
 
 def example_data(examples: Sequence[Json]) -> dict[str, Any]:
-    """Give the examples of one question to the script.
+    """Give the examples of one question to the script: `sites`, `most` and `packed`.
 
-    `sites` lists the experts; each example has `tokens` (raw text, cut at 300 characters), `start`, `spans`, and for
-    each site a pair of lists, token indices and gate weights, where that expert was selected. `most` is each site's
-    largest weight over the examples, the full colour.
+    `sites` lists the experts, `most` is each one's largest weight over the examples, the full colour. `packed` is
+    base64 of zlib of JSON: for each example `tokens` (raw text, cut at 300 characters), `start`, `spans`, and lists
+    `gaps` and `weights`, for each site a list of one text per example (`pack_gaps`, `pack_weights`). So 200,000 tokens
+    with twenty experts take one megabyte and are read only when a generation is opened.
+
+    Raises:
+        ValueError: a number that is not finite.
     """
     listed = sites(examples)
-    data: list[dict[str, Any]] = [
-        {
-            "tokens": [shortened(token, TOKEN_LIMIT) for token in example["tokens"]],
-            "start": int(example["answer_start"]),
-            "spans": [[int(first), int(last)] for first, last in example["spans"]],
-            "weights": [_sparse(example["weights"].get(site)) for site in listed],
-        }
-        for example in examples
+    most = [
+        max((weight for one in examples for weight in one["weights"].get(site, _NONE)["weight"]), default=0.0)
+        for site in listed
     ]
-    most = [max((w for one in data for w in one["weights"][i][1]), default=0.0) for i in range(len(listed))]
-    return {"sites": listed, "most": most, "examples": data}
+    packed = {
+        "tokens": [[shortened(token, TOKEN_LIMIT) for token in one["tokens"]] for one in examples],
+        "start": [int(one["answer_start"]) for one in examples],
+        "spans": [[[int(first), int(last)] for first, last in one["spans"]] for one in examples],
+        "gaps": [[pack_gaps(one["weights"].get(site, _NONE)["at"]) for one in examples] for site in listed],
+        "weights": [
+            [pack_weights(one["weights"].get(site, _NONE)["weight"], largest) for one in examples]
+            for site, largest in zip(listed, most, strict=True)
+        ],
+    }
+    text = json.dumps(packed, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return {
+        "sites": listed,
+        "most": [round(float(largest), 6) for largest in most],
+        "packed": base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii") if examples else "",
+    }
+
+
+_NONE: Json = {"at": [], "weight": []}
+
+
+def pack_gaps(at: Sequence[int]) -> str:
+    """Increasing indices as gaps, ``[0, 3, 70]`` as ``AC_C``: each character 0 to 62, or ``_`` for 63 more."""
+    made, expected = [], 0
+    for index in at:
+        more, rest = divmod(int(index) - expected, LEVELS)
+        made.append(DIGITS[-1] * more + DIGITS[rest])
+        expected = int(index) + 1
+    return "".join(made)
+
+
+def pack_weights(weights: Sequence[float], largest: float) -> str:
+    """Gate weights in 63rds of the largest one, a character each.
+
+    Raises:
+        ValueError: a weight that is not finite.
+    """
+    if not all(math.isfinite(weight) for weight in weights):
+        raise ValueError("Gate weights are not JSON compliant: one is not finite.")
+    scale = LEVELS / largest if largest > 0 else 0.0
+    return "".join(DIGITS[min(max(round(weight * scale), 0), LEVELS)] for weight in weights)
 
 
 def sites(examples: Sequence[Json]) -> list[str]:
     """The experts whose weights the examples carry, in order of first appearance."""
     return list(dict.fromkeys(site for example in examples for site in example["weights"]))
-
-
-def _sparse(weights: Json | None) -> tuple[list[int], list[float]]:
-    if weights is None:
-        return [], []
-    return list(weights["at"]), [round(weight, 4) for weight in weights["weight"]]

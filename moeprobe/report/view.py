@@ -20,6 +20,9 @@ from moeprobe.report import (
     words,
 )
 from moeprobe.report.comparison import Comparison, comparisons, letter
+from moeprobe.report.confounds import Confounds, confounds_view
+from moeprobe.report.confounds import doubts as confounded
+from moeprobe.report.evidence import Evidence, evidence_view
 from moeprobe.report.layers import Beside, beside
 from moeprobe.report.profile import Profile, profile
 from moeprobe.report.reach import Limit
@@ -45,6 +48,8 @@ class Card:
     facts: list[tuple[str, str]]
     notes: list[str]
     doubts: list[str]
+    evidence: Evidence | None
+    question: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class QuestionView:
     table: table.Table
     runs: list[plots.RunView]
     examples: list[tokens.ExampleLine]
+    confounds: Confounds | None
     sites: list[str]
     limits: list[Limit]
     alpha: str
@@ -100,7 +106,7 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
     several = sum(len(one["questions"]) for one in findings) > 1
     questions, cell_list, token_list, notes, provenance, documents = [], [], [], [], [], []
     for number, raw in enumerate(findings):
-        clean = cleaned(_without_tokens(raw))
+        clean = cleaned(tokens.for_page(raw, text=text))
         documents.append(clean)
         notes += clean["notes"]
         provenance.append((clean["model"]["id"], _provenance(clean)))
@@ -108,12 +114,12 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
             key = f"m{number}q{index}"
             rows = [row for row in clean["rows"] if row["probe"] == asked["name"]]
             run = f", run {letter(number)}" if len(findings) > 1 else ""
-            title = f"{voice_of(asked).about} in {clean['model']['id']}{run}" if several else voice_of(asked).about
-            view = _question(key, title, clean, asked, raw["questions"][index]["examples"], rows)
+            named = f"{voice_of(asked).about} in {clean['model']['id']}{run}" if several else voice_of(asked).about
+            view = _question(key, named, clean, asked, raw["questions"][index]["examples"], rows, text=text)
             questions.append(view)
             alpha = asked["design"]["alpha"]
             cell_list.append(
-                cells.cell_data(key, title, clean["model"]["layers"], table.order(rows), voice_of(asked), alpha)
+                cells.cell_data(key, named, clean["model"]["layers"], table.order(rows), voice_of(asked), alpha)
             )
             token_list.append(tokens.example_data(raw["questions"][index]["examples"] if text else []))
     data = {
@@ -132,14 +138,6 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
     )  # fmt: skip
 
 
-def _without_tokens(findings: Json) -> dict[str, Any]:
-    """Copy the findings without token text, which stays raw for the script (or out of the page)."""
-    questions = [
-        {**asked, "examples": [{**one, "tokens": []} for one in asked["examples"]]} for asked in findings["questions"]
-    ]
-    return {**findings, "questions": questions}
-
-
 def _title(questions: Sequence[QuestionView]) -> str:
     about = list(dict.fromkeys(view.theme for view in questions))
     if not about:
@@ -150,13 +148,19 @@ def _title(questions: Sequence[QuestionView]) -> str:
 
 
 def _question(
-    key: str, title: str, findings: Json, asked: Json, raw_examples: Sequence[Json], rows: Sequence[Json]
+    key: str,
+    title: str,
+    findings: Json,
+    asked: Json,
+    raw_examples: Sequence[Json],
+    rows: Sequence[Json],
+    *,
+    text: bool,
 ) -> QuestionView:
     voice, ordered = voice_of(asked), table.order(rows)
     about = voice.about
     runs = [run for run in findings["interchange"] if run["probe"] == asked["name"]]
     cards, more = _cards(key, asked, ordered, runs, voice)
-    counted = [{**one, "tokens": raw["tokens"]} for one, raw in zip(asked["examples"], raw_examples, strict=True)]
     return QuestionView(
         key=key,
         title=title,
@@ -178,7 +182,8 @@ def _question(
         columns=table.columns(voice),
         table=table.table(key, ordered, asked, voice),
         runs=[plots.run_view(run, _tested(run, runs, ordered), voice) for run in runs],
-        examples=[tokens.example_line(one, index, voice) for index, one in enumerate(counted)],
+        examples=[tokens.example_line(one, index, voice) for index, one in enumerate(raw_examples)],
+        confounds=confounds_view(asked, ordered, voice, text=text),
         sites=[cleaned(site) for site in tokens.sites(raw_examples)],
         limits=limits.limits(findings, asked, rows, runs),
         alpha=f"{asked['design']['alpha']:g}",
@@ -234,7 +239,9 @@ def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> C
         shares=(100 * (row["S1"] or 0.0), 100 * (row["S0"] or 0.0)),
         facts=[] if effects is None else swaps.facts(effects, "expert"),
         notes=[] if effects is None else swaps.notes(effects, "expert"),
-        doubts=words.doubts(row, asked, voice, run),
+        doubts=[*words.doubts(row, asked, voice, run), *confounded(asked, row, voice)],
+        evidence=evidence_view(row, asked, voice),
+        question=key,
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moeprobe.correlate import correlate, examples
+from moeprobe.correlate.shown import texts
 from moeprobe.probes import Example, Reading, Span
 from tests.correlate.simulated import FakeTrace, World, simulate
 
@@ -33,7 +34,7 @@ def test_tokens_weights_and_spans():
     trace = simulate(0, SMALL)
     question, rows, _ = correlate(trace, probe=Marker())
     shown = question["examples"]
-    assert [one["group"] for one in shown] == ["positive"] * 3 + ["negative"] * 3
+    assert [one["group"] for one in shown] == ["positive"] * 5 + ["negative"] * 5
     for one in shown:
         generation = trace.generations[one["generation"]]
         assert one["answer_start"] == 3
@@ -65,7 +66,7 @@ def raw_weights(trace, generation, layer, expert):
 def test_clearest_scores_first_and_other_prompts_before_repeated_ones():
     trace = simulate(0, SMALL)
     same = [replace(one, prompt_id=f"p{one.index // 3}") for one in trace.generations]
-    question, _, _ = correlate(FakeTrace(trace.manifest, same, trace.pieces), probe=Marker())
+    question, _, _ = correlate(FakeTrace(trace.manifest, same, trace.pieces), probe=Marker(), examples=3)
     positives = [one for one in question["examples"] if one["group"] == "positive"]
     scores = [one["score"] for one in positives if one["prompt_id"] != positives[0]["prompt_id"]]
     every = [score(one.text) for one in trace.generations]
@@ -89,11 +90,11 @@ def test_long_generations_are_cut_and_said_to_be(monkeypatch):
         assert one["answer_start"] == 2
         generation = trace.generations[one["generation"]]
         assert "".join(one["tokens"]) == generation.prompt_text[5:] + generation.text[:20]
-    assert "label:1: 6 of the 6 examples shown are long and only shown in part." in notes
+    assert "label:1: 10 of the 10 examples shown are long and only shown in part." in notes
 
 
 def test_characters_split_over_tokens_are_shown_once():
     """Three tokens make one emoji; the tokenizer gives all of them its range."""
     starts, ends = np.array([0, 1, 1, 1, 2]), np.array([1, 2, 2, 2, 4])
-    assert examples._texts("a\U0001f600bc", starts, ends) == ["a", "\U0001f600", "", "", "bc"]
-    assert examples._texts("", np.array([], dtype=int), np.array([], dtype=int)) == []
+    assert texts("a\U0001f600bc", starts, ends) == ["a", "\U0001f600", "", "", "bc"]
+    assert texts("", np.array([], dtype=int), np.array([], dtype=int)) == []

@@ -1,7 +1,9 @@
 """A hundred hostile strings, a way to put them into every text field, and the outline of a page's tags."""
 
+import base64
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from typing import Any
 
@@ -126,7 +128,18 @@ _CHARACTERS = [
     "constructor",
 ]
 STRINGS = [*_SCRIPTS, *_HANDLERS, *_ATTRIBUTES, *_LINKS, *_VECTOR, *_TEMPLATES, *_CHARACTERS]
-_ENUMERATED = {"schema", "verdict", "association", "group", "kind", "adjustment", "words", "of", "undecided", "opposes"}
+_ENUMERATED = {
+    "schema",
+    "verdict",
+    "association",
+    "group",
+    "kind",
+    "adjustment",
+    "words",
+    "of",
+    "undecided",
+    "opposes",
+} | {"matched_by", "sorter"}
 _SITE = re.compile(r"L\d+\.E\d+")
 
 
@@ -190,6 +203,11 @@ class Outline(HTMLParser):
     @property
     def data(self) -> Any:
         return json.loads(self.source("script:application/json"))
+
+    def tokens(self, number: int = 0) -> Any:
+        """Token data of a question as the page's script unpacks it."""
+        packed = self.data["tokens"][number]["packed"]
+        return json.loads(zlib.decompress(base64.b64decode(packed)))
 
     @property
     def words(self) -> str:

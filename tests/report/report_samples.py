@@ -380,7 +380,7 @@ def _window(rng: np.random.Generator, generation: int, group: str, chance: float
         "centre": 12,
         "tokens": tokens,
         "spans": [[0, 10]] if group == "positive" else [],
-        "weights": weights,
+        "gate": weights,
     }
 
 
@@ -413,8 +413,14 @@ def _beside(groups: tuple[int, int]) -> Json:
                 {"word": "bread", "z": -2.8, "positive": 0, "negative": 8},
             ],
             "sorting": [
-                {"by": "length", "auc": 0.36, "ci": [0.2, 0.52], **sorting},
-                {"by": "prompt words", "auc": 0.93, "ci": [0.85, 1.0], **sorting, "how": "cross-validated, 5 folds"},
+                {"sorter": "length", "auc": 0.36, "ci": [0.2, 0.52], **sorting},
+                {
+                    "sorter": "prompt words",
+                    "auc": 0.93,
+                    "ci": [0.85, 1.0],
+                    **sorting,
+                    "how": "cross-validated, 5 folds",
+                },
             ],
         },
     }

@@ -10,12 +10,12 @@ import report_samples as samples
 
 from moeprobe.errors import FindingsError
 from moeprobe.report import table, verdicts
-from moeprobe.report.cells import FIELDS, cell_data
+from moeprobe.report.cells import CHANCES, FIELDS, cell_data
 from moeprobe.report.voice import voice_of
 
 Json = dict[str, Any]
 VOICE = voice_of(samples.toy()["questions"][0])
-SIZES = {"f": 4, "I": 4, "B": 1}
+SIZES = {"f": 4, "d": 8, "I": 4, "B": 1}
 
 
 def _unpacked(text: str, kind: str) -> list[Any]:
@@ -35,11 +35,11 @@ def _same(shown: float, value: float | None) -> bool:
 def test_every_number_of_every_row_arrives() -> None:
     findings = samples.toy()
     data = _data(findings)
-    columns = {name: _unpacked(text, "f") for name, text in data["columns"].items()}
+    columns = {name: _unpacked(text, "d" if name in CHANCES else "f") for name, text in data["columns"].items()}
     codes = _unpacked(data["verdict"], "B")
     for row in findings["rows"]:
         cell = 8 * row["layer"] + row["expert"]
-        assert all(_same(columns[name][cell], row[name]) for name in FIELDS), row["site"]
+        assert all(_same(columns[name][cell], row[name]) for name in (*FIELDS, *CHANCES)), row["site"]
         low, high = row["rate_difference_ci"] or (None, None)
         assert _same(columns["low"][cell], low)
         assert _same(columns["high"][cell], high)

@@ -118,7 +118,7 @@ def test_data_is_json_that_cannot_leave_its_element() -> None:
     findings["questions"][0]["examples"][0]["tokens"][0] = "</script><script>x</script>\u2028\ud800"
     page = render([findings])
     page.encode()
-    assert Outline(page).data["tokens"][0]["examples"][0]["tokens"][0] == "</script><script>x</script>\u2028\ud800"
+    assert Outline(page).tokens()["tokens"][0][0] == "</script><script>x</script>\u2028\ud800"
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
@@ -133,9 +133,10 @@ def test_without_text_no_prompt_or_answer_leaks() -> None:
     for question in findings["questions"]:
         for example in question["examples"]:
             example["tokens"] = [f" secret{index}" for index, _ in enumerate(example["tokens"])]
-    assert "secret7" in render([findings])
+    assert "secret7" in json.dumps(Outline(render([findings])).tokens())
     page = render([findings], text=False)
     assert "secret" not in page
+    assert [one["packed"] for one in Outline(page).data["tokens"]] == ["", "", ""]
     assert "left out of this report on request" in page
     assert "answer tokens" in Outline(page).words
 
@@ -144,8 +145,8 @@ def test_token_text_is_only_in_the_data() -> None:
     findings = samples.toy()
     findings["questions"][0]["examples"][0]["tokens"][3] = " onlyonce"
     page = render([findings])
-    assert page.count("onlyonce") == 1
-    assert "onlyonce" in Outline(page).source("script:application/json")
+    assert "onlyonce" not in page
+    assert Outline(page).tokens()["tokens"][0][3] == " onlyonce"
 
 
 def test_findings_are_readable_without_script() -> None:
@@ -250,9 +251,9 @@ def test_data_size_of_many_tokens() -> None:
     example.update(
         tokens=[" token"] * 200_000, weights={"L2.E5": {"at": list(range(0, 200_000, 2)), "weight": [0.5] * 100_000}}
     )
-    size = len(render([findings]))
-    assert size < 4_500_000, f"{size:,} bytes"
-    assert json.dumps(example["tokens"], separators=(",", ":")) in render([findings])
+    page = render([findings])
+    assert len(page) < 600_000, f"{len(page):,} bytes"
+    assert Outline(page).tokens()["tokens"][0] == example["tokens"]
 
 
 def test_effects_without_their_run_stop_the_report() -> None:

@@ -1,6 +1,7 @@
 // The cells of each question: columns are unpacked when first asked for, and printed as the Python part prints them.
 const MISSING = "\u2013";
 const NO_ROW = 255;
+const CHANCES = new Set(["p", "q"]);
 
 function unpacked(text, Kind) {
   const raw = atob(text);
@@ -32,7 +33,7 @@ class Cells {
   // One number for each cell, NaN where there is none. `N` and `F` are necessity and sufficiency in percent.
   column(name) {
     return this.once("column " + name, () => {
-      if (Object.hasOwn(this.raw.columns, name)) return unpacked(this.raw.columns[name], Float32Array);
+      if (Object.hasOwn(this.raw.columns, name)) return unpacked(this.raw.columns[name], CHANCES.has(name) ? Float64Array : Float32Array);
       const made = new Float32Array(this.total).fill(NaN);
       if (name === "N" || name === "F") {
         for (const [cell, values] of this.swaps) made[cell] = values[name === "N" ? 0 : 3] ?? NaN;
@@ -110,7 +111,7 @@ const figures = {
   chance(value) {
     if (Number.isNaN(value)) return MISSING;
     if (value >= 0.001) return value.toFixed(3);
-    if (value < 1e-30) return "under 10\u207b\u00b3\u2070"; // float32 holds nothing smaller than 1e-38 exactly
+    if (value < 1e-300) return "under 10\u207b\u00b3\u2070\u2070";
     let exponent = Math.floor(Math.log10(value));
     let front = (value / 10 ** exponent).toFixed(1);
     if (front === "10.0") [front, exponent] = ["1.0", exponent + 1];

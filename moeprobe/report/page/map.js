@@ -8,7 +8,9 @@
   const GUTTER = 40;
   const TOP = 20;
   const CAUSAL = 3; // verdicts below this index are causal
-  const QUIET = 6; // verdicts from this index on are no finding and no test
+  const QUIET = 6; // verdicts from this index on are no finding
+  const FAINT = 0.22; // how much of its colour a cell keeps that is no finding and was not tested
+  const FADED = new Set(["d", "W", "Q", "t", "b"]); // measures whose colours chance alone makes look strong
   const CROWD = 500; // so many cells that the largest 0.5 % may lie beyond the end of the scale
   let map = questions[0];
   let measure = "d";
@@ -40,6 +42,8 @@
       mean: () => "How much of the effect its contribution brings into the other prompt. Hatched: not tested." },
     v: { mean: () => "Every sign has its own shape as well as its colour." },
   };
+  const fade = document.getElementById("map-fade");
+  const notable = (cell) => map.verdict[cell] < QUIET || map.swaps.has(cell);
   const swapped = () => measure === "N" || measure === "F";
   const values = () => map.column(MEASURES[measure].column);
 
@@ -120,6 +124,7 @@
     const colour = painter();
     const numbers = measure === "v" ? map.verdict : values();
     const blank = swapped() ? hatch(pen) : cssColour("--void");
+    const faded = fade.checked && FADED.has(measure);
     const ink = cssColour("--ink");
     const onColour = data.verdicts.map(([, css]) => (css === "sufficient" ? "#ffffff" : "#101316"));
     pen.textAlign = "center";
@@ -131,7 +136,9 @@
         const none = Number.isNaN(value) || (measure === "v" && value === NO_ROW);
         const [x, y, w, h] = rectangle({ layer, expert });
         pen.fillStyle = none ? blank : colour(value);
+        if (faded && !none && !notable(map.starts[layer] + expert)) pen.globalAlpha = FAINT;
         pen.fillRect(x, y, w, h);
+        pen.globalAlpha = 1;
         const sign = none ? (swapped() ? "" : "/") : measure === "v" ? data.verdicts[value][2] : "";
         if (sign && w >= 11) {
           pen.fillStyle = none || value >= QUIET ? ink : onColour[value];
@@ -188,7 +195,9 @@
     document.getElementById("map-scale").hidden = verdicts;
     const shown = MEASURES[measure];
     const none = verdicts || swapped() ? "" : " Grey, with a slash where there is room: no value.";
-    document.getElementById("map-meaning").textContent = shown.mean() + none;
+    const pale = fade.checked && FADED.has(measure) ? " Pale: not associated, so its colour may be chance." : "";
+    fade.parentElement.hidden = !FADED.has(measure);
+    document.getElementById("map-meaning").textContent = shown.mean() + pale + none;
     if (verdicts) return;
     const [most, beyond] = extent();
     const end = shown.say(most).replace(/^\+/, "") + (beyond ? " or more" : "");
@@ -240,7 +249,7 @@
     const from = map.at(cursor);
     for (let ahead = 1; ahead <= map.total; ahead += 1) {
       const cell = (from + ahead) % map.total;
-      if (map.verdict[cell] < QUIET) {
+      if (notable(cell)) {
         const place = map.place(cell);
         return move(place.layer, place.expert);
       }
@@ -305,6 +314,7 @@
       refresh();
     });
   });
+  fade.addEventListener("change", refresh);
   const question = document.getElementById("map-question");
   if (question) question.addEventListener("change", () => {
     map = questions[Number(question.value)];

@@ -1,5 +1,6 @@
 // The table of experts: sorted, filtered and turned page by page here; without script its leading lines stand there.
 const tables = new Map();
+const lines = {}; // what a line says and what is saved of it
 (function () {
   const PAGE = 100;
   const EXACT = /^L?(\d+)(?:\.E?(\d+))?$/i;
@@ -220,8 +221,7 @@ const tables = new Map();
     const cells = questions[Number(section.dataset.question)];
     tables.set(cells.key, new ExpertTable(section, cells));
   });
-  tables.csv = csv; // for the tests
-  tables.texts = texts;
+  Object.assign(lines, { csv, texts, harmless });
 
   // A link to a line that is not on the page that is shown leads there all the same.
   document.addEventListener("click", (event) => {
