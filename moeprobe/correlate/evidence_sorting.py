@@ -33,8 +33,10 @@ def auc_interval(value: float, ones: int, zeros: int, level: float = 0.95) -> tu
         spread = truth * (1 - truth) * (1 + mean * (1 - truth) / (2 - truth) + mean * truth / (1 + truth))
         return abs(value - truth) - critical * float(np.sqrt(max(spread, 0.0) / (ones * zeros)))
 
-    low = 0.0 if value <= 0 or beyond(0.0) <= 0 else float(brentq(beyond, 0.0, value))
-    high = 1.0 if value >= 1 or beyond(1.0) <= 0 else float(brentq(beyond, value, 1.0))
+    # at 0 and 1 the variance is 0, so both are roots of no use: the search begins beside them
+    inner = min(max(value, 1e-9), 1 - 1e-9)
+    low = 0.0 if value <= 0 else float(brentq(beyond, 0.0, inner))
+    high = 1.0 if value >= 1 else float(brentq(beyond, inner, 1.0))
     return low, high
 
 

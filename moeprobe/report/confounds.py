@@ -11,7 +11,7 @@ Json = Mapping[str, Any]
 
 # From here on, in either direction, something sorts the sides well enough to stand for the behaviour.
 TELLS = 0.8
-NAMES = {"length": "Length alone", "prompt words": "The words of the prompt alone", "position": "The position alone"}
+NAMES = {"length": "Length alone", "prompt words": "The wording of the prompt alone", "position": "The position alone"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Confounds:
     topics: list[tuple[str, list[str]]]
     sides: tuple[str, str]
     left_out: str
+    words_fixed: bool
 
 
 def confounds_view(question: Json, rows: Sequence[Json], voice: Voice, *, text: bool) -> Confounds | None:
@@ -76,6 +77,7 @@ def confounds_view(question: Json, rows: Sequence[Json], voice: Voice, *, text: 
         topics=_topics(found["topics"], sides),
         sides=sides,
         left_out="" if text else "Tokens and words were left out of this report on request.",
+        words_fixed=voice.word_fixed,
     )
 
 

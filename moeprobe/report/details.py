@@ -30,7 +30,7 @@ class Detail:
 
 def details(row: Json, question: Json, voice: Voice) -> list[Detail]:
     """All groups of one row that hold a figure."""
-    groups = [_tests(row, question, voice), _sizes(row, voice), _robust(row, question, voice), _peers(row)]
+    groups = [_tests(row, question, voice), _sizes(row, voice), robust(row, question, voice), _peers(row)]
     return [group for group in groups if group.lines]
 
 
@@ -100,7 +100,8 @@ def _sizes(row: Json, voice: Voice) -> Detail:
     )
 
 
-def _robust(row: Json, question: Json, voice: Voice) -> Detail:
+def robust(row: Json, question: Json, voice: Voice) -> Detail:
+    """What the tests beside the decision say: without one unit, one kind of token, other registers, on fresh units."""
     lines = []
     left = row["leave_one_out"]
     if left is not None:

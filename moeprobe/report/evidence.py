@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.report import figures
+from moeprobe.report.details import robust
 from moeprobe.report.voice import Voice
 from moeprobe.report.windows import WindowPair, window_pairs
 
@@ -104,6 +105,7 @@ class Evidence:
     splits: list[Split]
     split_zero: int
     split_words: str
+    holds: list[tuple[str, str]]
     timeline: Timeline
     windows: list[WindowPair]
     windows_note: str
@@ -123,6 +125,7 @@ def evidence_view(row: Json, question: Json, voice: Voice) -> Evidence | None:
         splits=splits,
         split_zero=zero,
         split_words=said,
+        holds=robust(row, question, voice).lines,
         timeline=_timeline(found["timeline"], question["positions"], voice),
         windows=window_pairs(found["windows"], voice),
         windows_note=_windows_note(found["windows"]),
