@@ -37,9 +37,10 @@ def cell_data(
 
     Returns:
         `columns`: base64 of little-endian float32 (cells,), of p and q float64, NaN where there is no value.
-        `verdict`: base64 of uint8, 255 where there is no row. `order`: base64 of uint32, the cells in the order of the table. `remarks`: distinct
-        sentences, `remark`: base64 of uint32, 1 + the index of a cell's sentence, 0 for none. `swaps`: a list for each
-        cell that interchange tested: cell, necessity and its interval, sufficiency and its interval, in percent.
+        `verdict`: base64 of uint8, 255 where there is no row. `order`: base64 of uint32, the cells in the order of the
+        table. `remarks`: distinct sentences, `remark`: base64 of uint32, 1 + the index of a cell's sentence, 0 for
+        none. `swaps`: a list for each cell that interchange tested: cell, necessity and its interval, sufficiency and
+        its interval, in percent.
 
     Raises:
         FindingsError: more than 200,000 experts, which no model has and no page can hold.

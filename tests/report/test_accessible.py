@@ -1,6 +1,7 @@
-"""axe-core over whole pages. It is not shipped (MPL): `npm pack axe-core`, unpack it, point MOEPROBE_AXE to axe.min.js."""
+"""axe-core over whole pages. It is not shipped (MPL): `npm pack axe-core`, and point MOEPROBE_AXE to axe.min.js."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,4 +87,4 @@ def test_headings_go_down_one_step_at_a_time(browser: Browser, tmp_path: Path) -
     page.close()
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
