@@ -13,17 +13,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Findings": "moeprobe.findings",
     "MoeprobeError": "moeprobe.errors",
+    "Report": "moeprobe.report",
     "Trace": "moeprobe.trace",
     "load_findings": "moeprobe.findings",
     "load_model": "moeprobe.models",
     "load_trace": "moeprobe.trace",
 }
-__all__ = ["Findings", "MoeprobeError", "Trace", "load_findings", "load_model", "load_trace"]
+__all__ = ["Findings", "MoeprobeError", "Report", "Trace", "load_findings", "load_model", "load_trace"]
 
 if TYPE_CHECKING:
     from moeprobe.errors import MoeprobeError
     from moeprobe.findings import Findings, load_findings
     from moeprobe.models import load_model
+    from moeprobe.report import Report
     from moeprobe.trace import Trace, load_trace
 
 

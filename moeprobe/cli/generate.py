@@ -44,7 +44,13 @@ _NARROWEST = 40
 @click.option(
     "--prefill-chunk", type=click.IntRange(0), default=0, metavar="N", help="Forward N prompt tokens at once."
 )
-@click.option("--cache", type=click.Choice(["dynamic", "static"]), default="dynamic", show_default=True)
+@click.option(
+    "--cache",
+    type=click.Choice(["dynamic", "static"]),
+    default="dynamic",
+    show_default=True,
+    help="Key-value cache that grows, or one of fixed size.",
+)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a generation where TEXT is complete; repeatable.")
 @click.option("--keep-loops", is_flag=True, help="Do not trim a verbatim loop at the end of a generation.")
 @click.option("--raw", is_flag=True, help="Do not put plain prompts through the chat template.")

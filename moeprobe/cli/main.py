@@ -73,7 +73,7 @@ def main() -> None:
     # slower as soon as another program wants a core (SmolLM2, 8 x 45 tokens on 2 cores: 10.6 s against 0.53 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = cli.main(prog_name="moeprobe", standalone_mode=False)
+        code = cli.main(prog_name="moeprobe", standalone_mode=False, auto_envvar_prefix="MOEPROBE", color=_colours())
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as problem:
         problem.show()
@@ -86,6 +86,11 @@ def main() -> None:
         if isinstance(problem, BrokenPipeError):
             _reader_gone()
         _fail(f"{problem.strerror or problem}: {str(problem.filename or '')[:200]}")
+
+
+def _colours() -> bool | None:
+    """No colours where NO_COLOR is set to anything (no-color.org); else click decides: none off a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 def _reader_gone() -> None:

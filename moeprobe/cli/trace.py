@@ -30,7 +30,13 @@ from moeprobe.files import check_output
 @click.option(
     "--prefill-chunk", type=click.IntRange(0), default=0, metavar="N", help="Forward N prompt tokens at once."
 )
-@click.option("--cache", type=click.Choice(["dynamic", "static"]), default="dynamic", show_default=True)
+@click.option(
+    "--cache",
+    type=click.Choice(["dynamic", "static"]),
+    default="dynamic",
+    show_default=True,
+    help="Key-value cache that grows, or one of fixed size.",
+)
 @click.option("--compile", is_flag=True, help="Compile decoding; needs --cache static.")
 @click.option("--continuous", is_flag=True, help="transformers' continuous batching: packed rows, no padding.")
 @click.option("--prompt-lookup", type=click.IntRange(0), default=0, metavar="N", help="Draft N tokens from the prompt.")

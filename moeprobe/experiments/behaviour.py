@@ -68,6 +68,10 @@ class Answers:
         """(pairs,) 1 where the behaviour is there (score from 0.5 on), 0 where it is not, NaN where nobody can tell."""
         return np.where(np.isnan(self.scores), np.nan, (self.scores >= THRESHOLD).astype(float))
 
+    def to_json(self) -> dict[str, Any]:
+        """Texts and scores; null where the probe abstained."""
+        return {"texts": list(self.texts), "scores": [None if np.isnan(x) else float(x) for x in self.scores]}
+
 
 @dataclass(frozen=True)
 class Behaviour:
@@ -77,6 +81,7 @@ class Behaviour:
         pairs: their ids, in the order of all arrays.
         probe: name of the judge.
         sites: what was edited.
+        prompts: of each pair the sensitive one and the control, empty where only token ids were given.
         answers: by arm; "sensitive" and "control" are unedited.
         effects: by arm, positive in the direction of the gap.
     """
@@ -84,6 +89,7 @@ class Behaviour:
     pairs: tuple[str, ...]
     probe: str
     sites: SiteSet
+    prompts: tuple[tuple[str, str], ...]
     answers: Mapping[str, Answers]
     effects: Mapping[str, Change]
 
@@ -93,12 +99,20 @@ class Behaviour:
             "pairs": list(self.pairs),
             "probe": self.probe,
             "sites": str(self.sites),
-            "answers": {
-                name: {"texts": list(one.texts), "scores": [None if np.isnan(x) else float(x) for x in one.scores]}
-                for name, one in self.answers.items()
-            },
+            "prompts": prompts_json(self.prompts),
+            "answers": {name: one.to_json() for name, one in self.answers.items()},
             "effects": {name: one.to_json() for name, one in self.effects.items()},
         }
+
+
+def asked_of(pairs: Sequence[PromptPair]) -> tuple[tuple[str, str], ...]:
+    """What was asked, sensitive and control, of each pair."""
+    return tuple((_words(one.sensitive), _words(one.control)) for one in pairs)
+
+
+def prompts_json(prompts: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    """Prompts of pairs as objects."""
+    return [{"sensitive": first, "control": second} for first, second in prompts]
 
 
 def prompt_pairs(prompts: Sequence[Prompt], positive: str) -> list[PromptPair]:
@@ -171,7 +185,7 @@ def behaviour(
         )
         for arm in arms[2:]
     }
-    return Behaviour(tuple(one.id for one in pairs), probe.name, chosen, answers, effects)
+    return Behaviour(tuple(one.id for one in pairs), probe.name, chosen, asked_of(pairs), answers, effects)
 
 
 def run_arms(
@@ -238,3 +252,10 @@ def placebo_pairs(pairs: int, chosen: Sequence[int] | None) -> list[int]:
 def _asked(prompt: Prompt) -> str:
     """The question as a probe sees it: the last message of a chat."""
     return str(prompt.prompt if prompt.messages is None else prompt.messages[-1].get("content", ""))
+
+
+def _words(given: Given) -> str:
+    """The question of what may be a text, a prompt, or token ids (of which nothing is shown)."""
+    if isinstance(given, str):
+        return given
+    return _asked(given) if isinstance(given, Prompt) else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from moeprobe.experiments.behaviour import (
     Progress,
     PromptPair,
     TextArm,
+    asked_of,
     effect,
     placebo_pairs,
+    prompts_json,
     run_arms,
     site_set,
 )
@@ -40,6 +43,7 @@ class Rescue:
         pairs: their ids.
         probe: name of the judge.
         sites: what was injected.
+        prompts: of each pair the sensitive one and the control.
         random_sites: what in their stead; None: nothing else runs and writes, so this control is missing.
         answers: by arm: "recipient" and "donor" unedited, "rescue", and the three of `CONTROLS`.
         effects: by arm, against the unedited recipient; a rise of the behaviour is positive.
@@ -50,9 +54,23 @@ class Rescue:
     probe: str
     sites: SiteSet
     random_sites: SiteSet | None
+    prompts: tuple[tuple[str, str], ...]
     answers: dict[str, Answers]
     effects: dict[str, Change]
     beyond: dict[str, Change]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, every text and score included."""
+        return {
+            "pairs": list(self.pairs),
+            "probe": self.probe,
+            "sites": str(self.sites),
+            "random_sites": None if self.random_sites is None else str(self.random_sites),
+            "prompts": prompts_json(self.prompts),
+            "answers": {name: one.to_json() for name, one in self.answers.items()},
+            "effects": {name: one.to_json() for name, one in self.effects.items()},
+            "beyond": {name: one.to_json() for name, one in self.beyond.items()},
+        }
 
 
 def rescue(
@@ -107,6 +125,7 @@ def rescue(
         probe=probe.name,
         sites=chosen,
         random_sites=instead,
+        prompts=asked_of(pairs),
         answers=answers,
         effects={arm.name: effect(answers, arm.name, "recipient", gap, bootstrap, seed) for arm in arms[2:]},
         beyond={name: effect(answers, "rescue", name, gap, bootstrap, seed) for name in CONTROLS if name in answers},

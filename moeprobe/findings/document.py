@@ -66,11 +66,28 @@ class Findings:
         return sorted(rows, key=significance)
 
     def frame(self) -> "pandas.DataFrame":
-        """All rows as a data frame (without the interchange details and the evidence)."""
-        import pandas as pd
+        """One line for each (question, expert): `frames.rows_frame`."""
+        from moeprobe.findings.frames import rows_frame
 
-        left_out = ("interchange", "evidence")
-        return pd.DataFrame([{key: row[key] for key in row if key not in left_out} for row in self.rows])
+        return rows_frame(self)
+
+    def effects_frame(self) -> "pandas.DataFrame":
+        """One line for each effect that interchange measured: `frames.effects_frame`."""
+        from moeprobe.findings.frames import effects_frame
+
+        return effects_frame(self)
+
+    def pairs_frame(self) -> "pandas.DataFrame":
+        """One line for each site, arm and pair of the interchange runs: `frames.pairs_frame`."""
+        from moeprobe.findings.frames import pairs_frame
+
+        return pairs_frame(self)
+
+    def layers_frame(self) -> "pandas.DataFrame":
+        """One line for each layer of each question: `frames.layers_frame`."""
+        from moeprobe.findings.frames import layers_frame
+
+        return layers_frame(self)
 
     def to_json(self) -> dict[str, Any]:
         """The whole document as JSON-able objects."""

@@ -7,7 +7,7 @@ from typing import Any
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.findings.causes import judgement, verdict
-from moeprobe.findings.checks import check_choice, check_ends, check_numbers, check_texts, check_unit
+from moeprobe.findings.checks import check_choice, check_ends, check_numbers, check_texts, check_unit, is_number
 from moeprobe.findings.effects import check_effects, check_shares
 
 MAX_EXPERTS = 65_536
@@ -33,6 +33,7 @@ def check_run(item: object, where: str) -> dict[str, Any]:
     for key in ("tested", "arms"):
         check_texts(fields, key)
     _check_pairs(fields)
+    _check_per_pair(fields)
     names = []
     for index, other in enumerate(fields.items("others")):
         names.append(check_other(other, f"{where}, others[{index}]", fields.data))
@@ -58,6 +59,22 @@ def _check_pairs(fields: Fields) -> None:
     scale = max(map(abs, gaps))
     if not math.isclose(sum(gaps) / len(gaps), gap.number("mean"), rel_tol=1e-6, abs_tol=1e-9 * scale):
         raise FindingsError(f"{where}: the mean gap is not that of the judged pairs.")
+
+
+def _check_per_pair(fields: Fields) -> None:
+    """Each arm of each site has one number (or null) for each pair; files without them are read, too."""
+    if "per_pair" not in fields.data:
+        return
+    for site, arms in fields.section("per_pair").items():
+        if not isinstance(arms, dict):
+            raise FindingsError(f"{fields.where}: 'per_pair' of {site[:80]!r} must be an object of arms.")
+        for arm, values in arms.items():
+            listed = values if isinstance(values, list) else []
+            if len(listed) != fields.data["pairs"] or not all(one is None or is_number(one) for one in listed):
+                raise FindingsError(
+                    f"{fields.where}: 'per_pair' of {site[:80]!r}, {arm[:40]!r}, needs one number or null for each of "
+                    f"{fields.data['pairs']} pairs."
+                )
 
 
 def _check_halves(fields: Fields) -> None:

@@ -1,5 +1,7 @@
-"""The report: findings to one offline HTML page that anyone can read. Never imports torch."""
+"""The report: findings in, one offline HTML page out, or the same as Markdown, JSON or CSV. Needs no torch."""
 
+from moeprobe.report.document import Report
+from moeprobe.report.formats import as_csv, as_json, as_markdown
 from moeprobe.report.render import render
 
-__all__ = ["render"]
+__all__ = ["Report", "as_csv", "as_json", "as_markdown", "render"]

@@ -6,6 +6,7 @@ from typing import Any
 
 from moeprobe.findings.causes import CAUSAL_EFFECTS
 from moeprobe.report import figures, limits, swaps
+from moeprobe.report.references import WORKS
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
@@ -37,6 +38,18 @@ def paragraphs(
         Paragraph("Association", [*_quantities(rows), *_test(asked, voice), *_beside(asked, rows, voice)]),
         *(Paragraph("Interchange", _interchange(run, _effects(run, rows))) for run in runs),
     ]
+
+
+def text(made: Sequence[Paragraph]) -> str:
+    """The paragraphs as plain text, with works cited by author and year."""
+    said = []
+    for one in made:
+        sentences = []
+        for sentence in one.sentences:
+            cited = "; ".join(WORKS[key].cited for key in sentence.works)
+            sentences.append(f"{sentence.text} ({cited})." if cited else sentence.text)
+        said.append(f"{one.heading}. {' '.join(sentences)}")
+    return "\n\n".join(said)
 
 
 def works(made: Sequence[Paragraph]) -> set[str]:

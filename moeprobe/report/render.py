@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -13,18 +14,27 @@ from moeprobe.errors import FindingsError
 from moeprobe.findings import SCHEMA
 from moeprobe.report.glossary import Glossary
 from moeprobe.report.references import WORKS
+from moeprobe.report.results import part_of
 from moeprobe.report.view import PageView, page_view
 
-_STYLES = ("page.css", "finding.css")
+_STYLES = ("page.css", "finding.css", "results.css")
 _SCRIPTS = ("common.js", "cells.js", "table.js", "map.js", "tokens.js")
 
 
-def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: str | None = None) -> str:
+def render(
+    findings: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]] = (),
+    *,
+    text: bool = True,
+    title: str | None = None,
+) -> str:
     """Make the report.
 
     Args:
         findings: one or several objects in the form of docs/findings.md, validated by `moeprobe.findings`. Their
             strings are taken as hostile all the same.
+        results: further experiments (screen, coalition, dose, cascade, behaviour, rescue), as `results.load_result`
+            reads them. Without findings the page is about these alone.
         text: False leaves out all prompt and answer text of the examples.
         title: heading of the page; by default the questions and the model.
 
@@ -35,14 +45,13 @@ def render(findings: Sequence[Mapping[str, Any]], *, text: bool = True, title: s
         FindingsError: another schema version, a field is missing, a verdict is unknown, or effects have no
             interchange run.
     """
-    _check(findings)
     glossary = Glossary()
     style, script = ("\n".join(_asset(name) for name in names) for names in (_STYLES, _SCRIPTS))
     return (
         environment()
         .get_template("page.html.j2")
         .render(
-            page=_view(findings, text, title),
+            page=view(findings, results, text=text, title=title),
             glossary=glossary,
             term=glossary.link,
             cited=lambda key: WORKS[key].cited,
@@ -63,14 +72,31 @@ def _check(findings: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-def _view(findings: Sequence[Mapping[str, Any]], text: bool, title: str | None) -> PageView:
+def view(
+    findings: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]] = (),
+    *,
+    text: bool,
+    title: str | None,
+) -> PageView:
+    """What the page says, in words and numbers.
+
+    Raises:
+        FindingsError: as `render`.
+    """
+    _check(findings)
     try:
-        return page_view(findings, text=text, title=title)
+        page = page_view(findings, text=text, title=title)
     except KeyError as error:
         raise FindingsError(
             f"The findings lack the field {error}. Make them again with moeprobe correlate; docs/findings.md lists "
             "what they must hold."
         ) from error
+    parts = [part_of(one) for one in results]
+    if findings or not parts:
+        return replace(page, parts=parts)
+    named = page.title if title is not None else parts[0].title
+    return replace(page, parts=parts, title=named, lead=" ".join(parts[0].sentences[:1]))
 
 
 def environment() -> Environment:

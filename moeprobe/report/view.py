@@ -1,7 +1,7 @@
 """From findings to what the template prints: one `QuestionView` for each question, numbers already in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moeprobe.errors import FindingsError
@@ -26,6 +26,7 @@ from moeprobe.report.evidence import Evidence, evidence_view
 from moeprobe.report.layers import Beside, beside
 from moeprobe.report.profile import Profile, profile
 from moeprobe.report.reach import Limit
+from moeprobe.report.results import Part
 from moeprobe.report.voice import Voice, voice_of
 from moeprobe.visible import HIDDEN, cleaned
 
@@ -83,6 +84,11 @@ class QuestionView:
     alpha: str
     methods: list[methods.Paragraph]
 
+    @property
+    def method(self) -> str:
+        """The methods as plain text."""
+        return methods.text(self.methods)
+
 
 @dataclass(frozen=True)
 class PageView:
@@ -99,6 +105,7 @@ class PageView:
     verdicts: Sequence[verdicts.Verdict]
     text: bool
     data: dict[str, Any]
+    parts: list[Part] = field(default_factory=list)
 
 
 def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> PageView:

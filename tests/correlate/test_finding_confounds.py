@@ -12,7 +12,23 @@ from moeprobe.stats.simulation import World, simulate
 from tests.correlate.asking import Capitals, answers_of, ask, changed
 
 SIZE = {"layers": 1, "experts": 16, "k": 2, "planted": 2, "planted_layers": 1, "mean_length": 60.0, "vocabulary": 200}
-COMMON = "please tell me about the thing that people like to do in the evening with friends and family".split()
+COMMON = [
+    "please",
+    "tell",
+    "me",
+    "about",
+    "the",
+    "thing",
+    "that",
+    "people",
+    "like",
+    "to",
+    "do",
+    "in",
+    "evening",
+    "with",
+    "friends",
+]
 
 
 def prompts(seed, count, *, topic=0.0, same=False):

@@ -90,16 +90,7 @@ def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
             for name, one in found.beyond.items()
         ),
     ]
-    result = {
-        "pairs": list(found.pairs),
-        "probe": found.probe,
-        "sites": str(found.sites),
-        "random_sites": None if found.random_sites is None else str(found.random_sites),
-        "answers": {name: list(one.texts) for name, one in found.answers.items()},
-        "effects": {name: one.to_json() for name, one in found.effects.items()},
-        "beyond": {name: one.to_json() for name, one in found.beyond.items()},
-    }
-    finish("moeprobe.rescue/1", loaded, result, list(map(printable, lines)), options["out"], as_json=as_json)
+    finish("moeprobe.rescue/2", loaded, found.to_json(), list(map(printable, lines)), options["out"], as_json=as_json)
 
 
 def _prepared(model: str, options: dict[str, Any], *, force: bool) -> Any:

@@ -92,7 +92,7 @@
   }
 
   function follow(text, span) {
-    const top = span.offsetTop - text.offsetTop;
+    const top = span.offsetTop; // from the top of the text, which is positioned
     if (top < text.scrollTop) text.scrollTop = top;
     if (top + span.offsetHeight > text.scrollTop + text.clientHeight) text.scrollTop = top + span.offsetHeight - text.clientHeight;
   }

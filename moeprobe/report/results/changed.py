@@ -1,0 +1,184 @@
+"""Swaps held at every step: how often the behaviour appears, and the texts before and after."""
+
+import math
+from collections.abc import Mapping
+
+from moeprobe.errors import FindingsError
+from moeprobe.fields import Fields
+from moeprobe.findings.checks import check_texts, is_number
+from moeprobe.report import figures
+from moeprobe.report.results.part import Comparison, Part, Table
+
+THRESHOLD = 0.5
+# Arm -> the arm it is compared with, and what was done, in words.
+_SWAPS = {
+    "necessity": ("sensitive", "sensitive prompt; the site speaks as after the control prompt"),
+    "sufficiency": ("control", "control prompt; the site speaks as after the sensitive prompt"),
+    "knockout": ("sensitive", "sensitive prompt; the site adds nothing"),
+    "placebo_necessity": ("sensitive", "sensitive prompt; the site speaks as after another sensitive prompt"),
+    "placebo_sufficiency": ("control", "control prompt; the site speaks as after another control prompt"),
+}
+_RESCUE = {
+    "rescue": ("recipient", "control prompt; the site speaks as after the sensitive prompt"),
+    "random_site": ("recipient", "control prompt; another site speaks as after the sensitive prompt"),
+    "placebo_donor": ("recipient", "control prompt; the site speaks as after another control prompt"),
+    "noise": ("recipient", "control prompt; noise as long as the swap is added"),
+}
+Arms = Mapping[str, tuple[str, str]]
+TEXTS = ("necessity", "sufficiency", "knockout", "rescue")
+PAIRS = 40
+
+
+def behaviour_part(fields: Fields) -> Part:
+    """`moeprobe.behaviour/1`: necessity, sufficiency and knock-out in generated text.
+
+    Raises:
+        FindingsError: a field is missing, or a count does not follow from the scores.
+    """
+    return _changed(fields, _SWAPS, f"What is written when {fields.text('sites')} is swapped at every step", [], [])
+
+
+def rescue_part(fields: Fields) -> Part:
+    """`moeprobe.rescue/2`: sites of sensitive prompts injected into the answers to their controls.
+
+    Raises:
+        FindingsError: as `behaviour_part`.
+    """
+    beyond = [
+        f"Beyond {name.replace('_', ' ')}: {_points(Fields(one, f'{fields.where}, beyond', FindingsError))}."
+        for name, one in fields.section("beyond").items()
+    ]
+    site = fields.optional_text("random_sites") or "none: nothing else runs and writes"
+    title = f"What is written when {fields.text('sites')} is put into other runs"
+    return _changed(fields, _RESCUE, title, beyond, [("Random site", site)])
+
+
+def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: list[tuple[str, str]]) -> Part:
+    names, probe = check_texts(fields, "pairs"), fields.text("probe")
+    answers = {
+        name: _Arm(Fields(one, f"{fields.where}, answers, {name}", FindingsError), len(names))
+        for name, one in fields.section("answers").items()
+    }
+    effects = {
+        name: Fields(one, f"{fields.where}, effects, {name}", FindingsError)
+        for name, one in fields.section("effects").items()
+    }
+    for name, effect in effects.items():
+        if name not in arms:
+            raise FindingsError(f"{effect.where}: there is no such arm; known are {', '.join(arms)}.")
+        _check_counts(name, effect, answers, arms[name][0])
+    return Part(
+        title=title,
+        model=str(fields.section("model").get("id", "a model")),
+        sentences=[*(_sentence(name, effects[name], probe, arms) for name in TEXTS if name in effects), *more],
+        facts=[("Pairs of prompts", f"{len(names):,}"), ("Judged by", f"the probe {probe}"), *facts],
+        tables=[_table(effects, arms)],
+        texts=_texts(names, answers, fields, arms),
+        cautions=[
+            "The probe judges the text; where it is wrong, so are these counts.",
+            "An arm shows what any swap does, too; only what it does beyond its placebo is of the site and the class.",
+        ],
+    )
+
+
+class _Arm:
+    """Texts and scores of one arm, one per pair."""
+
+    def __init__(self, fields: Fields, pairs: int) -> None:
+        self.texts, self.scores = fields.items("texts"), fields.items("scores")
+        if len(self.texts) != pairs or len(self.scores) != pairs:
+            raise FindingsError(f"{fields.where}: needs one text and one score for each of {pairs} pairs.")
+        if not all(isinstance(text, str) for text in self.texts):
+            raise FindingsError(f"{fields.where}: 'texts' must be texts.")
+        if not all(one is None or is_number(one) for one in self.scores):
+            raise FindingsError(f"{fields.where}: 'scores' must be numbers or null.")
+
+
+def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str) -> None:
+    """The counts of an arm must follow from the scores that stand beside the texts."""
+    if name not in answers or base not in answers:
+        raise FindingsError(f"{effect.where}: there are no answers of {name!r} and of {base!r} to compare.")
+    both = [(one, two) for one, two in zip(answers[base].scores, answers[name].scores, strict=True)
+            if one is not None and two is not None]  # fmt: skip
+    found = (len(both), *(sum(pair[side] >= THRESHOLD for pair in both) for side in (0, 1)))
+    if found != tuple(effect.integer(key) for key in ("pairs", "before", "after")):
+        raise FindingsError(f"{effect.where}: the counts do not follow from the scores.")
+    if not math.isclose(abs(effect.number("points")), 100 * abs(found[2] - found[1]) / max(1, found[0]), abs_tol=1e-6):
+        raise FindingsError(f"{effect.where}: the points do not follow from the scores.")
+
+
+def _sentence(name: str, effect: Fields, probe: str, arms: Arms) -> str:
+    pairs, before, after = (effect.integer(key) for key in ("pairs", "before", "after"))
+    return (
+        f"{name.capitalize()}: {probe} in {before} of {pairs} answers before and {after} after "
+        f"({arms[name][1]}): {_points(effect)}."
+    )
+
+
+def _points(effect: Fields) -> str:
+    low, high = effect.items("points_ci")
+    if not is_number(low) or not is_number(high):
+        raise FindingsError(f"{effect.where}: 'points_ci' must be [low, high].")
+    return (
+        f"{figures.number(effect.number('points'), 0, sign=True)} points {figures.interval([low, high], digits=0)}, "
+        f"exact McNemar p {figures.chance(effect.number('p'))}"
+    )
+
+
+def _table(effects: dict[str, Fields], arms: Arms) -> Table:
+    rows = []
+    for name, effect in effects.items():
+        before, after = effect.integer("before"), effect.integer("after")
+        percent = effect.optional_number("percent")
+        rows.append(
+            [name.replace("_", " "), arms[name][1], f"{effect.integer('pairs'):,}", f"{before:,}",
+             f"{after:,}", figures.number(effect.number("points"), 0, sign=True),
+             figures.interval(effect.items("points_ci"), digits=0), figures.percent(percent),
+             figures.chance(effect.number("p"))]
+        )  # fmt: skip
+    head = ["arm", "what was done", "pairs", "shown before", "shown after", "points", "95 %", "of the gap", "p"]
+    return Table("How often the behaviour appears; points are positive in the direction of the gap.", head, rows)
+
+
+def _texts(
+    names: list[str], answers: dict[str, _Arm], fields: Fields, arms: Arms
+) -> list[tuple[str, list[Comparison]]]:
+    prompts = _prompts(fields, len(names))
+    shown = [name for name in TEXTS if name in answers and name in arms and arms[name][0] in answers]
+    return [
+        (pair, [_compared(arm, arms[arm], place, answers, prompts) for arm in shown])
+        for place, pair in enumerate(names[:PAIRS])
+    ]
+
+
+def _compared(
+    arm: str, what: tuple[str, str], place: int, answers: dict[str, _Arm], prompts: list[dict[str, str]]
+) -> Comparison:
+    base, done = what
+    before, after = answers[base].texts[place], answers[arm].texts[place]
+    same = next((i for i, (one, two) in enumerate(zip(before, after, strict=False)) if one != two),
+                min(len(before), len(after)))  # fmt: skip
+    scores = [answers[name].scores[place] for name in (base, arm)]
+    said = [figures.number(score, 2) if score is not None else "abstained" for score in scores]
+    return Comparison(
+        title=arm,
+        prompt=prompts[place].get({"recipient": "control"}.get(base, base), "") if prompts else "",
+        before="unedited",
+        after=done.partition("; ")[2],
+        same=before[:same],
+        before_rest=before[same:],
+        after_rest=after[same:],
+        judged="" if scores == [None, None] else f"score before {said[0]}, after {said[1]}",
+    )
+
+
+def _prompts(fields: Fields, pairs: int) -> list[dict[str, str]]:
+    """Prompts of each pair by side; empty in files that do not hold them."""
+    if "prompts" not in fields.data:
+        return []
+    found: list[dict[str, str]] = fields.items("prompts")
+    if len(found) != pairs or not all(
+        isinstance(one, dict) and all(isinstance(text, str) for text in one.values()) for one in found
+    ):
+        raise FindingsError(f"{fields.where}: 'prompts' needs an object of texts for each of {pairs} pairs.")
+    return found

@@ -1,0 +1,163 @@
+"""Results of further experiments on the page: made by the commands, read with suspicion, shown with their texts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_samples
+from click.testing import CliRunner
+
+from moeprobe.cli.main import cli
+from moeprobe.errors import FindingsError
+from moeprobe.report import as_json, as_markdown, render
+from moeprobe.report.results import SCHEMAS, load_result, part_of
+
+PROMPTS = Path(__file__).parents[2] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl"
+SORRY = """
+from moeprobe.probes import Example, Reading
+
+class Sorry:
+    name, version, level, definition = "sorry", "1", "generation", "Begins with sorry."
+    def examples(self):
+        return [Example("sorry", 1), Example("the", 0)]
+    def read(self, passage):
+        return Reading(float(passage.text.startswith("sorry")))
+"""
+FROM = ["--pairs", str(PROMPTS), "--positive", "triggered"]
+GENERATED = [*FROM, "--limit", "3", "--max-new-tokens", "5", "--site", "L2.E5"]
+COMMANDS = {
+    "behaviour": ["behaviour", "compiled", *GENERATED],
+    "rescue": ["rescue", "compiled", *GENERATED],
+    "dose": ["dose", "-m", "compiled", *FROM, "--site", "L2.E5", "--bias", "-4,0,4", "--scale", ""],
+    "cascade": ["cascade", "-m", "compiled", *FROM, "--site", "L1.E1", "--toward", "sorry"],
+    "coalition": ["coalition", "-m", "compiled", *FROM, "--among", "L2-L3.E*", "--null", "3"],
+    "screen": ["screen", "-m", "compiled", *FROM],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one result of each command, as a user makes it."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "sorry.py").write_text(SORRY)
+    for name, arguments in COMMANDS.items():
+        probe = ["--probe", str(folder / "sorry.py")] if name in ("behaviour", "rescue") else []
+        done = CliRunner().invoke(cli, ["interchange", *arguments, *probe, "-o", str(folder / f"{name}.json")])
+        assert done.exit_code == 0, (name, done.output, done.exception)
+    return folder
+
+
+def document(made: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((made / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def test_every_schema_that_a_command_writes_is_read(made: Path) -> None:
+    found = {document(made, name)["schema"] for name in COMMANDS}
+    assert found == set(SCHEMAS)
+    for name in COMMANDS:
+        part = part_of(load_result(made / f"{name}.json"))
+        assert part.model == "compiled"
+        assert part.sentences
+        assert part.cautions
+
+
+def test_behaviour_shows_counts_prompts_and_both_texts(made: Path) -> None:
+    part = part_of(document(made, "behaviour"))
+    assert part.sentences[0].startswith("Necessity: sorry in 3 of 3 answers before and 0 after")
+    pair, comparisons = part.texts[0]
+    assert pair == document(made, "behaviour")["pairs"][0]
+    necessity, sufficiency, knockout = comparisons
+    assert necessity.before_rest.startswith("sorry")
+    assert sufficiency.after_rest.startswith("sorry")
+    assert "crimson" in necessity.prompt
+    assert "crimson" not in sufficiency.prompt
+    assert knockout.judged == "score before 1.00, after 0.00"
+    rows = {row[0]: row for row in part.tables[0].rows}
+    assert rows["placebo sufficiency"][2:5] == ["3", "0", "0"]
+
+
+def test_texts_are_parted_where_they_part(made: Path) -> None:
+    made_by = document(made, "behaviour")
+    made_by["answers"]["sensitive"]["texts"][0] = "sorry, no"
+    made_by["answers"]["necessity"]["texts"][0] = "sorry, yes"
+    one = part_of(made_by).texts[0][1][0]
+    assert (one.same, one.before_rest, one.after_rest) == ("sorry, ", "no", "yes")
+
+
+@pytest.mark.parametrize("name", ["behaviour", "rescue"])
+def test_a_count_that_does_not_follow_from_the_scores_is_refused(made: Path, name: str) -> None:
+    forged = document(made, name)
+    arm = next(iter(forged["effects"]))
+    forged["effects"][arm]["after"] += 1
+    with pytest.raises(FindingsError, match="do not follow from the scores"):
+        part_of(forged)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_missing_field_is_named(made: Path, name: str, tmp_path: Path) -> None:
+    """Each top-level field that a part reads is missed in turn: always a sentence with the file's name."""
+    whole = document(made, name)
+    path = tmp_path / "broken.json"
+    messages = []
+    for key in whole:
+        path.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
+        try:
+            load_result(path)
+        except FindingsError as error:
+            messages.append(str(error))
+    assert len(messages) >= 4
+    assert all(str(path) in message for message in messages)
+
+
+def test_dose_gives_the_mean_over_prompts(made: Path) -> None:
+    whole = document(made, "dose")
+    own = whole["series"]["L2.E5"]["bias"]
+    mean = sum(line[2] for line in own["outcome"]) / len(own["outcome"])
+    row = part_of(whole).tables[0].rows[2]
+    assert row[0] == "4.0"
+    assert float(row[1]) == pytest.approx(mean, abs=1e-4)
+
+
+def test_hostile_texts_are_escaped_and_no_text_leaves_them_out(made: Path) -> None:
+    hostile = document(made, "behaviour")
+    attack = "</p><script>alert(1)</script>\u202e<img src=x onerror=alert(1)>"
+    hostile["answers"]["sensitive"]["texts"] = [attack] * 3
+    hostile["prompts"] = [{"sensitive": attack, "control": attack}] * 3
+    page = render([], [hostile])
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;" in page
+    private = render([], [hostile], text=False)
+    assert "alert(1)" not in private
+    assert "alert" not in as_markdown([], [hostile])
+    assert "alert" not in as_json([], [hostile])
+
+
+def test_findings_and_results_share_a_page(made: Path, tmp_path: Path) -> None:
+    findings = tmp_path / "f.json"
+    findings.write_text(json.dumps(report_samples.smollm()), encoding="utf-8")
+    files = [str(findings), str(made / "behaviour.json"), str(made / "coalition.json")]
+    done = CliRunner().invoke(cli, ["report", *files, "-o", str(tmp_path / "r.html")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Which experts go with refusal?" in page
+    assert "What is written when L2.E5 is swapped at every step" in page
+    assert 'href="#results"' in page
+    alone = CliRunner().invoke(cli, ["report", str(made / "screen.json"), "-o", str(tmp_path / "s.html")])
+    assert alone.exit_code == 0
+    page = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "<title>A screen of 32 sites</title>" in page
+    assert 'href="#map"' not in page
+
+
+def test_a_csv_of_results_alone_is_a_usage_error(made: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["report", str(made / "dose.json"), "-o", str(tmp_path / "r.csv")])
+    assert done.exit_code == 2
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_an_unknown_schema_names_what_is_known() -> None:
+    with pytest.raises(FindingsError, match="none that a report shows"):
+        part_of({"schema": "moeprobe.behaviour/9"})
