@@ -17,7 +17,7 @@ MOST_CELLS = 200_000
 NO_ROW = 255  # in the column of verdicts: the model has this expert, the findings have no row of it
 # Fields of a row that are shipped as they are, one float32 for each cell. Mean weights follow from these: W = S * Q.
 FIELDS = ("S1", "S0", "Q1", "Q0", "rate_difference", "entry", "valuation", "auc", "beyond_difference", "t")
-CHANCES = ("p", "q")  # float64, for they can be smaller than any float32
+CHANCES = ("q",)  # float64, for it can be smaller than any float32
 _LARGEST = 3.4e38
 _CODES = {verdict.name: code for code, verdict in enumerate(verdicts.VERDICTS)}
 
@@ -36,7 +36,7 @@ def cell_data(
         alpha: the level of q.
 
     Returns:
-        `columns`: base64 of little-endian float32 (cells,), of p and q float64, NaN where there is no value.
+        `columns`: base64 of little-endian float32 (cells,), of q float64, NaN where there is no value.
         `verdict`: base64 of uint8, 255 where there is no row. `order`: base64 of uint32, the cells in the order of the
         table. `remarks`: distinct sentences, `remark`: base64 of uint32, 1 + the index of a cell's sentence, 0 for
         none. `swaps`: a list for each cell that interchange tested: cell, necessity and its interval, sufficiency and

@@ -114,7 +114,7 @@ def doubts(row: Json, question: Json, voice: Voice, run: Json | None) -> list[st
     elif voice.scores:
         found.append("The score does not measure what its name says.")
     else:
-        found.append("The probe sorted generations wrongly: see its error rate above.")
+        found.append("The probe sorted generations wrongly: see how good it is, under \u201cWhat was asked\u201d.")
     if row["interchange"] is None or run is None:
         found.append("It only travels with what really causes the behaviour. Run moeprobe interchange to find out.")
         return found

@@ -286,7 +286,5 @@ def test_the_samples_are_findings(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("schema", ["moeprobe.findings/4", "moeprobe.findings/99", None])
 def test_another_schema_version_is_refused(schema: str | None) -> None:
     findings = samples.toy() | {"schema": schema}
-    with pytest.raises(
-        FindingsError, match=r"Findings 2 of 2 are of schema .* Make them again with moeprobe correlate"
-    ):
+    with pytest.raises(FindingsError, match=r"Findings 2 of 2 are of schema .* again with moeprobe correlate"):
         render([samples.toy(), findings])

@@ -1,7 +1,7 @@
 // The cells of each question: columns are unpacked when first asked for, and printed as the Python part prints them.
 const MISSING = "\u2013";
 const NO_ROW = 255;
-const CHANCES = new Set(["p", "q"]);
+const CHANCES = new Set(["q"]);
 
 function unpacked(text, Kind) {
   const raw = atob(text);

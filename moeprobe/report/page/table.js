@@ -193,7 +193,7 @@ const lines = {}; // what a line says and what is saved of it
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   }
 
-  const NAMES = ["S1", "S0", "Q1", "Q0", "rate_difference", "low", "high", "entry", "valuation", "auc", "beyond_difference", "t", "p", "q"];
+  const NAMES = ["S1", "S0", "Q1", "Q0", "rate_difference", "low", "high", "entry", "valuation", "auc", "beyond_difference", "t", "q"];
   const SWAPS = ["necessity", "necessity_low", "necessity_high", "sufficiency", "sufficiency_low", "sufficiency_high"];
 
   function csv(cells, list) {
