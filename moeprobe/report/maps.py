@@ -1,19 +1,15 @@
-"""The layer x expert map: compact arrays for the canvas, and a table for each layer that says the same in text."""
+"""What stands around the layer x expert map: its words, and a table that says the same, a line for each layer."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moeprobe.errors import FindingsError
 from moeprobe.report import figures, verdicts, words
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
 
-LARGEST_LOG = 300.0
-MOST_CELLS = 200_000
-_CODES = {verdict.name: code for code, verdict in enumerate(verdicts.VERDICTS)}
+LEADERS = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class LayerLine:
     causal: int
     only: int
     untestable: int
-    leader: str
+    leaders: list[str]
 
 
 def layer_lines(layers: Sequence[Json], rows: Sequence[Json], voice: Voice) -> list[LayerLine]:
@@ -41,8 +37,7 @@ def layer_lines(layers: Sequence[Json], rows: Sequence[Json], voice: Voice) -> l
 
 def _line(number: int, experts: int, rows: Sequence[Json], voice: Voice) -> LayerLine:
     associated = [row for row in rows if row["association"] == "associated"]
-    known = [row for row in rows if row["rate_difference"] is not None]
-    top = max(known, key=lambda row: abs(row["rate_difference"]), default=None)
+    leading = sorted((row for row in rows if row["q"] is not None), key=lambda row: (row["q"], -abs(row["t"])))
     return LayerLine(
         layer=number,
         experts=experts,
@@ -51,10 +46,14 @@ def _line(number: int, experts: int, rows: Sequence[Json], voice: Voice) -> Laye
         causal=sum(row["verdict"] in verdicts.CAUSAL for row in rows),
         only=sum(row["verdict"] == "association only" for row in rows),
         untestable=sum(row["association"] == "untestable" for row in rows),
-        leader=figures.NONE
-        if top is None
-        else f"{words.site(top)}: {figures.change(top['rate_difference'], fine=voice.scores)}",
+        leaders=[_leader(row, voice) for row in leading[:LEADERS]],
     )
+
+
+def _leader(row: Json, voice: Voice) -> str:
+    """``L18.E5: +52.0, q 1.2e-9``: what a reader of the map would look at first."""
+    change = figures.change(row["rate_difference"], fine=voice.scores)
+    return f"{words.site(row)}: {change}, q\u00a0{figures.chance(row['q'])}"
 
 
 def note(voice: Voice, alpha: float) -> str:
@@ -66,7 +65,8 @@ def note(voice: Voice, alpha: float) -> str:
     }.get(voice.kind, f"more: with {voice.about}")
     return (
         f"\u201cChosen more\u201d and \u201cchosen less\u201d count the associated experts (q below {alpha:g}), in the "
-        f"direction of the test that decides ({what}).{_other(voice)}"
+        f"direction of the test that decides ({what}). Leading: the experts with the smallest q, with their difference "
+        f"in points.{_other(voice)}"
     )
 
 
@@ -90,59 +90,15 @@ def map_words(voice: Voice) -> dict[str, Any]:
         "gap": "change per unit of score" if voice.scores else "difference",
         "meaning": f"{meaning}{_other(voice)}",
         "fine": voice.scores,
+        "beyond": _beyond(voice),
+        "raw": bool(voice.measured),
     }
 
 
-def map_data(key: str, label: str, layers: Sequence[Json], rows: Sequence[Json], voice: Voice) -> dict[str, Any]:
-    """Give the arrays of one map for the script: one entry per cell, layers in order, `null` where there is no row.
-
-    `d` is the rate difference, `q` is -log10 q (at most 300), `v` the index of the verdict in `verdicts.VERDICTS`,
-    `a` and `b` the selection rates S1 and S0, `t` lists the cells that interchange tested.
-
-    Raises:
-        FindingsError: more than 200,000 experts, which no model has and no page can hold.
-    """
-    ordered = sorted(layers, key=lambda layer: int(layer["layer"]))
-    starts, total = {}, 0
-    for layer in ordered:
-        starts[int(layer["layer"])] = (total, int(layer["experts"]))
-        total += int(layer["experts"])
-    if total > MOST_CELLS:
-        raise FindingsError(f"The findings name {total:,} experts; the map draws at most {MOST_CELLS:,}.")
-    arrays: dict[str, list[Any]] = {name: [None] * total for name in ("d", "q", "v", "a", "b")}
-    tested = []
-    for row in rows:
-        start, experts = starts.get(int(row["layer"]), (0, 0))
-        expert = int(row["expert"])
-        if not 0 <= expert < experts:
-            continue
-        _fill(arrays, start + expert, row)
-        if row["interchange"] is not None:
-            tested.append(start + expert)
-    return {
-        "key": key,
-        "label": label,
-        "layers": [[int(layer["layer"]), int(layer["experts"])] for layer in ordered],
-        "t": tested,
-        "words": map_words(voice),
-        **arrays,
-    }
-
-
-def _fill(arrays: Mapping[str, list[Any]], cell: int, row: Json) -> None:
-    arrays["d"][cell] = _rounded(row["rate_difference"])
-    arrays["q"][cell] = log_q(row["q"])
-    arrays["v"][cell] = _CODES[row["verdict"]]
-    arrays["a"][cell] = _rounded(row["S1"])
-    arrays["b"][cell] = _rounded(row["S0"])
-
-
-def log_q(q: float | None) -> float | None:
-    """-log10 q, at most 300 (a q of zero has underflowed)."""
-    if q is None:
-        return None
-    return LARGEST_LOG if q <= 0 else round(min(LARGEST_LOG, max(0.0, -math.log10(q))), 2)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+def _beyond(voice: Voice) -> str:
+    """What the map of the difference beyond the words shows."""
+    per = " per unit of score" if voice.scores else ""
+    held = f" that is left with the {voice.fixed} held fixed" if voice.strata else ""
+    if voice.measured:
+        return f"Difference of {voice.thing} per token{per}{held}, in its own unit."
+    return f"Difference of the selection rates{per}{held}, in percentage points."

@@ -11,11 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from moeprobe.errors import FindingsError
+from moeprobe.findings import SCHEMA
+from moeprobe.report.glossary import Glossary
+from moeprobe.report.references import WORKS
 from moeprobe.report.results import part_of
 from moeprobe.report.view import PageView, page_view
 
 _STYLES = ("page.css", "finding.css", "results.css")
-_SCRIPTS = ("common.js", "map.js", "tokens.js")
+_SCRIPTS = ("common.js", "cells.js", "table.js", "map.js", "tokens.js")
 
 
 def render(
@@ -39,19 +42,34 @@ def render(
         One HTML document, always encodable as UTF-8.
 
     Raises:
-        FindingsError: a field is missing, a verdict is unknown, or effects have no interchange run.
+        FindingsError: another schema version, a field is missing, a verdict is unknown, or effects have no
+            interchange run.
     """
+    glossary = Glossary()
     style, script = ("\n".join(_asset(name) for name in names) for names in (_STYLES, _SCRIPTS))
     return (
         environment()
         .get_template("page.html.j2")
         .render(
             page=view(findings, results, text=text, title=title),
+            glossary=glossary,
+            term=glossary.link,
+            cited=lambda key: WORKS[key].cited,
             policy=policy(style, script),
             style=Markup(style),  # noqa: S704 -- our own file, not data
             script=Markup(script),  # noqa: S704 -- our own file, not data
         )
     )
+
+
+def _check(findings: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse findings of another schema version: their fields may mean something else."""
+    for number, one in enumerate(findings, 1):
+        if one.get("schema") != SCHEMA:
+            raise FindingsError(
+                f"Findings {number} of {len(findings)} are of schema {str(one.get('schema'))[:80]!r}, but this report "
+                f"reads {SCHEMA!r}. Make them again with moeprobe correlate."
+            )
 
 
 def view(
@@ -66,6 +84,7 @@ def view(
     Raises:
         FindingsError: as `render`.
     """
+    _check(findings)
     try:
         page = page_view(findings, text=text, title=title)
     except KeyError as error:

@@ -10,6 +10,7 @@ from moeprobe.report.voice import Voice
 Json = Mapping[str, Any]
 
 LONGEST = 200
+DETAILED = 60  # leading lines with all figures beside the decision, and every line that interchange tested
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """The lines and how many experts were left out."""
+    """The lines, how many experts were left out, and what to know of the details, once for all lines."""
 
     lines: list[Line]
     left_out: int
     total: int
+    notes: list[tuple[str, str]]
 
 
 def columns(voice: Voice) -> list[Column]:
@@ -174,7 +176,12 @@ def order(rows: Sequence[Json]) -> list[Json]:
 def table(key: str, rows: Sequence[Json], question: Json, voice: Voice) -> Table:
     """Lay out the rows of one question; `rows` in the order of `order`."""
     kept = [row for index, row in enumerate(rows) if index < LONGEST or row["interchange"] is not None]
-    return Table([_line(key, row, question, voice) for row in kept], len(rows) - len(kept), len(rows))
+    lines = [
+        _line(key, row, question, voice, more=index < DETAILED or row["interchange"] is not None)
+        for index, row in enumerate(kept)
+    ]
+    notes = {one.heading: one.note for line in lines for one in line.details if one.note}
+    return Table(lines, len(rows) - len(kept), len(rows), list(notes.items()))
 
 
 def anchor(key: str, row: Json) -> str:
@@ -182,9 +189,10 @@ def anchor(key: str, row: Json) -> str:
     return f"{key}-L{int(row['layer'])}E{int(row['expert'])}"
 
 
-def _line(key: str, row: Json, question: Json, voice: Voice) -> Line:
+def _line(key: str, row: Json, question: Json, voice: Voice, *, more: bool) -> Line:
     interval = figures.change_interval(row["rate_difference_ci"], fine=voice.scores)
-    gap = f"{figures.change(row['rate_difference'], fine=voice.scores)} {interval.replace(' ', figures.NBSP)}"
+    held = interval if voice.scores else interval.replace(" ", figures.NBSP)  # long digits may break after the comma
+    gap = f"{figures.change(row['rate_difference'], fine=voice.scores)} {held}"
     cells = [
         figures.share(row["S1"]),
         figures.share(row["S0"]),
@@ -199,11 +207,11 @@ def _line(key: str, row: Json, question: Json, voice: Voice) -> Line:
         else figures.change(row["beyond_difference"], fine=voice.scores),
         figures.chance(row["q"]),
     ]
-    more = details.details(row, question, voice)
-    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), _remark(row, voice), more)
+    beside = details.details(row, question, voice) if more else []
+    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), remark(row, voice), beside)
 
 
-def _remark(row: Json, voice: Voice) -> str:
+def remark(row: Json, voice: Voice) -> str:
     """What stands below the verdict: why nothing was tested, what the test that ignores the words says, or that the
     direction of the test that decides is not that of the plain difference."""
     sign = words.direction(row)

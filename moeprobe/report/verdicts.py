@@ -46,7 +46,8 @@ VERDICTS: tuple[Verdict, ...] = (
         "only",
         "\u25cb",
         "Association only",
-        "Its routing goes with the behaviour, but swapping its contribution did not move it enough.",
+        "Its routing goes with the behaviour, or at least with its words, but swapping its contribution did not move "
+        "it enough.",
     ),
     Verdict(
         "associated",

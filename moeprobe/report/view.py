@@ -5,12 +5,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moeprobe.errors import FindingsError
-from moeprobe.report import figures, limits, maps, plots, swaps, table, tokens, verdicts, words
+from moeprobe.report import (
+    cells,
+    figures,
+    limits,
+    maps,
+    methods,
+    plots,
+    references,
+    swaps,
+    table,
+    tokens,
+    verdicts,
+    words,
+)
+from moeprobe.report.comparison import Comparison, comparisons, letter
 from moeprobe.report.confounds import Confounds, confounds_view
 from moeprobe.report.confounds import doubts as confounded
-from moeprobe.report.details import family
 from moeprobe.report.evidence import Evidence, evidence_view
 from moeprobe.report.layers import Beside, beside
+from moeprobe.report.profile import Profile, profile
 from moeprobe.report.reach import Limit
 from moeprobe.report.results import Part
 from moeprobe.report.voice import Voice, voice_of
@@ -50,6 +64,7 @@ class QuestionView:
     sides: tuple[str, str]
     model: str
     in_short: str
+    tally: list[tuple[verdicts.Verdict, int]]
     asked: list[tuple[str, str]]
     design: str
     cards: list[Card]
@@ -57,6 +72,7 @@ class QuestionView:
     more: str
     layers: list[maps.LayerLine]
     map_note: str
+    profile: Profile
     beside: list[Beside]
     columns: list[table.Column]
     table: table.Table
@@ -66,8 +82,12 @@ class QuestionView:
     sites: list[str]
     limits: list[Limit]
     alpha: str
-    method: str
-    response: str
+    methods: list[methods.Paragraph]
+
+    @property
+    def method(self) -> str:
+        """The methods as plain text."""
+        return methods.text(self.methods)
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,8 @@ class PageView:
     lead: str
     questions: list[QuestionView]
     notes: list[str]
+    comparisons: list[Comparison]
+    works: list[tuple[str, references.Work]]
     provenance: list[tuple[str, list[tuple[str, str]]]]
     verdicts: Sequence[verdicts.Verdict]
     text: bool
@@ -89,29 +111,38 @@ class PageView:
 def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> PageView:
     """Build the view of one or several findings objects. Without `text` no token of a generation enters it."""
     several = sum(len(one["questions"]) for one in findings) > 1
-    questions, map_list, token_list, notes, provenance = [], [], [], [], []
+    questions, cell_list, token_list, notes, provenance, documents = [], [], [], [], [], []
     for number, raw in enumerate(findings):
         clean = cleaned(tokens.for_page(raw, text=text))
+        documents.append(clean)
         notes += clean["notes"]
         provenance.append((clean["model"]["id"], _provenance(clean)))
         for index, asked in enumerate(clean["questions"]):
             key = f"m{number}q{index}"
             rows = [row for row in clean["rows"] if row["probe"] == asked["name"]]
-            view = _question(key, clean, asked, raw["questions"][index]["examples"], rows, several=several, text=text)
+            run = f", run {letter(number)}" if len(findings) > 1 else ""
+            named = f"{voice_of(asked).about} in {clean['model']['id']}{run}" if several else voice_of(asked).about
+            view = _question(key, named, clean, asked, raw["questions"][index]["examples"], rows, text=text)
             questions.append(view)
-            label = f"{view.about}, {view.model}" if several else view.about
-            map_list.append(maps.map_data(key, label, clean["model"]["layers"], rows, voice_of(asked)))
+            alpha = asked["design"]["alpha"]
+            cell_list.append(
+                cells.cell_data(key, named, clean["model"]["layers"], table.order(rows), voice_of(asked), alpha)
+            )
             token_list.append(tokens.example_data(raw["questions"][index]["examples"] if text else []))
     data = {
         "hidden": HIDDEN,
         "verdicts": [[one.label, one.css, one.sign] for one in verdicts.VERDICTS],
-        "maps": map_list,
+        "maps": cell_list,
         "tokens": token_list,
     }
     heading = cleaned(title) if title is not None else _title(questions)
     models = ", ".join(dict.fromkeys(view.model for view in questions)) if title is None else ""
     lead = " ".join(view.in_short for view in questions) if questions else "The findings hold no question."
-    return PageView(heading, models, lead, questions, notes, provenance, verdicts.VERDICTS, text, data)
+    cited = {key for view in questions for key in methods.works(view.methods)}
+    return PageView(
+        heading, models, lead, questions, notes, comparisons(documents), references.listed(cited), provenance,
+        verdicts.VERDICTS, text, data,
+    )  # fmt: skip
 
 
 def _title(questions: Sequence[QuestionView]) -> str:
@@ -125,12 +156,12 @@ def _title(questions: Sequence[QuestionView]) -> str:
 
 def _question(
     key: str,
+    title: str,
     findings: Json,
     asked: Json,
     raw_examples: Sequence[Json],
     rows: Sequence[Json],
     *,
-    several: bool,
     text: bool,
 ) -> QuestionView:
     voice, ordered = voice_of(asked), table.order(rows)
@@ -139,12 +170,13 @@ def _question(
     cards, more = _cards(key, asked, ordered, runs, voice)
     return QuestionView(
         key=key,
-        title=f"{about} in {findings['model']['id']}" if several else about,
+        title=title,
         about=about,
         theme=voice.theme,
         sides=(voice.one, voice.other),
         model=findings["model"]["id"],
         in_short=words.in_short(rows, voice, [other for run in runs for other in run["others"]]),
+        tally=[(one, number) for one in verdicts.VERDICTS if (number := _tallied(rows, one.name))],
         asked=_asked(findings, asked, voice),
         design=asked["design"]["sentence"],
         cards=cards,
@@ -152,6 +184,7 @@ def _question(
         more=more,
         layers=maps.layer_lines(findings["model"]["layers"], rows, voice),
         map_note=maps.note(voice, asked["design"]["alpha"]),
+        profile=profile(asked, rows, findings["model"]["layers"], voice),
         beside=beside(asked, voice),
         columns=table.columns(voice),
         table=table.table(key, ordered, asked, voice),
@@ -161,37 +194,12 @@ def _question(
         sites=[cleaned(site) for site in tokens.sites(raw_examples)],
         limits=limits.limits(findings, asked, rows, runs),
         alpha=f"{asked['design']['alpha']:g}",
-        response=asked["design"]["response"],
-        method=_method(asked, voice),
+        methods=methods.paragraphs(findings, asked, rows, runs, voice),
     )
 
 
-def _method(asked: Json, voice: Voice) -> str:
-    """The test, its prior, its correction and its interval, in words."""
-    design = asked["design"]
-    test = {
-        "pairs": "moderated t-test of the differences inside pairs",
-        "scores": "moderated t-test of the slope on the score",
-        "within generations": f"moderated t-test of the differences inside each {voice.unit}",
-    }.get(voice.kind, "moderated t-test")
-    if voice.shifts:
-        test = "circular shifts of the marks inside each generation, z from the mean and variance over all shifts"
-    prior = "" if voice.shifts else f"Prior: {design['prior']} (prior degrees of freedom: {_prior_df(asked)}). "
-    interval = {
-        "two groups": "a 95 % Welch interval",
-        "scores": "a 95 % t interval of the slope",
-    }.get(voice.kind, "a 95 % t interval of the mean difference inside a unit")
-    strata = f"Compared only within the same {voice.strata}. " if voice.strata else ""
-    said = family(design)
-    return (
-        f"{test}. {strata}{prior}Benjamini-Hochberg q over {figures.count(int(design['tested']), 'tested expert')}; "
-        f"associated where q < {design['alpha']:g}. {said} The interval of the difference is {interval}."
-    )
-
-
-def _prior_df(asked: Json) -> str:
-    value = asked["design"]["prior_df"]
-    return "none" if value is None else figures.number(value, 1)
+def _tallied(rows: Sequence[Json], name: str) -> int:
+    return sum(row["verdict"] == name for row in rows)
 
 
 def _run_of(row: Json, runs: Sequence[Json]) -> Json | None:

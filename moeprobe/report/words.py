@@ -114,7 +114,7 @@ def doubts(row: Json, question: Json, voice: Voice, run: Json | None) -> list[st
     elif voice.scores:
         found.append("The score does not measure what its name says.")
     else:
-        found.append("The probe sorted generations wrongly: see its error rate above.")
+        found.append("The probe sorted generations wrongly: see how good it is, under \u201cWhat was asked\u201d.")
     if row["interchange"] is None or run is None:
         found.append("It only travels with what really causes the behaviour. Run moeprobe interchange to find out.")
         return found
@@ -164,43 +164,59 @@ def _fragile(row: Json, question: Json, voice: Voice) -> list[str]:
 def in_short(rows: Sequence[Json], voice: Voice, others: Sequence[Json] = ()) -> str:
     """The result of one question in a few sentences, for the head of the page; `others` are no single experts."""
     causal = [row for row in rows if row["verdict"] in CAUSAL]
-    inert = sum(row["verdict"] == "association only" for row in rows)
-    open_ = sum(row["association"] == "associated" and row["verdict"] == "underpowered" for row in rows)
-    untested = sum(row["verdict"] == "associated" for row in rows)
-    associated = sum(row["association"] == "associated" for row in rows)
-    words_only = sum(row["verdict"] == "tokens only" for row in rows)
-    here = " in these generations" if voice.shifts else ""
-    verb = ("changes", "change") if voice.scores else ("differs", "differ")
-    by_words = (
-        f"{figures.count(words_only, 'expert')} {verb[words_only != 1]} with {voice.theme}, but the "
-        "words used there may explain all of it."
-    )
+    associated = [row for row in rows if row["association"] == "associated"]
+    by_words = _by_words([row for row in rows if row["association"] == "tokens only" and row not in causal], voice)
     if not associated and not causal and not any(other["verdict"] in CAUSAL for other in others):
         found = f"No expert was found that goes with {voice.theme}."
         if all(row["p"] is None for row in rows):
             found = f"Nothing could be tested for {voice.theme}, so this says neither yes nor no."
-        return f"{found} {by_words}" if words_only else found
+        return " ".join([found, *by_words])
     parts = [_causes(causal, voice)] if causal else []
-    parts += other_causes(others)
-    if inert:
-        parts.append(
-            f"{figures.count(inert, 'expert')} {'goes' if inert == 1 else 'go'} with or against {voice.theme}{here}, "
-            "without an effect that interchange could show."
+    return " ".join([*parts, *other_causes(others), *_uncaused(associated, voice), *by_words])
+
+
+def _uncaused(associated: Sequence[Json], voice: Voice) -> list[str]:
+    """A sentence for each way in which an associated expert is not shown to cause anything."""
+    found = []
+    for verdict in ("association only", "underpowered", "associated"):
+        these = [row for row in associated if row["verdict"] == verdict]
+        number, one = len(these), len(these) == 1
+        if not these:
+            continue
+        here = " in these generations" if voice.shifts else ""
+        goes = f"{'goes' if one else 'go'} {_ways(these)} {voice.theme}{here}"
+        it = "it does" if one else "they do"
+        found.append(
+            {
+                "association only": f"{figures.count(number, 'expert')} {goes}, without an effect that interchange "
+                "could show.",
+                "underpowered": f"Of {figures.count(number, 'more expert')} that {goes}, interchange could not decide "
+                f"whether {it} anything.",
+                "associated": f"{figures.count(number, 'expert')} {goes}; what {it} was not tested.",
+            }[verdict]
         )
-    if open_:
-        parts.append(
-            f"Of {figures.count(open_, 'more expert')} that {'goes' if open_ == 1 else 'go'} with or against "
-            f"{voice.theme}{here}, interchange could not decide whether "
-            f"{'it does' if open_ == 1 else 'they do'} anything."
-        )
-    if untested:
-        parts.append(
-            f"{figures.count(untested, 'expert')} {'goes' if untested == 1 else 'go'} with or against {voice.theme}"
-            f"{here}; what {'it does' if untested == 1 else 'they do'} was not tested."
-        )
-    if words_only:
-        parts.append(by_words)
-    return " ".join(parts)
+    return found
+
+
+def _ways(rows: Sequence[Json]) -> str:
+    """``with``, ``against``, or both where they differ."""
+    signs = {direction(row) for row in rows}
+    return "with" if signs == {1} else "against" if signs == {-1} else "with or against"
+
+
+def _by_words(rows: Sequence[Json], voice: Voice) -> list[str]:
+    """Experts whose difference the words may explain: they are never said to go with the behaviour."""
+    if not rows:
+        return []
+    one = len(rows) == 1
+    verb = ("changes", "change") if voice.scores else ("differs", "differ")
+    tested = sum(row["verdict"] == "association only" for row in rows)
+    said = f"{figures.count(len(rows), 'expert')} {verb[not one]} with {voice.theme}, but the words used there may "
+    said += "explain all of it"
+    if not tested:
+        return [f"{said}."]
+    which = ("it" if one else "them") if tested == len(rows) else f"{tested} of them"
+    return [f"{said}; swapping {which} showed no effect."]
 
 
 def _causes(causal: Sequence[Json], voice: Voice) -> str:

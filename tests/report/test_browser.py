@@ -150,7 +150,7 @@ def test_map_by_mouse_and_its_colours(show: Open) -> None:
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + x, y=top + y)
     assert page.evaluate("document.getElementById('map-read').textContent").startswith("L2.E5: ")
     pixel = f"Array.from({CANVAS}.getContext('2d').getImageData(%d, %d, 1, 1).data)"
-    assert page.evaluate(pixel % (x, y)) == [0xB2, 0x18, 0x2B, 255]  # --d4, the largest difference
+    assert page.evaluate(pixel % (x, y)) == [0xB3, 0x58, 0x06, 255]  # --d6, the largest difference
     page.evaluate("document.querySelector('input[value=v]').click()")
     assert page.evaluate(pixel % (x - 12, y)) == [0xD5, 0x5E, 0x00, 255]  # --c-both, beside the sign
 

@@ -30,7 +30,10 @@ PAGE = Path(room.__file__).parent / "page"
 def test_sections_stand_in_order(name: str) -> None:
     page = Outline(render([samples.ALL[name]()]))
     ids = [value for tag, key, value in page.values if tag == "section" and key == "id"]
-    assert ids == ["asked", "found", "map", "table", "interchange", "tokens", "limits", "methods", "provenance"]
+    assert ids == [
+        "found", "limits", "asked", "interchange", "map", "layers", "table", "tokens", "methods", "glossary",
+        "provenance",
+    ]  # fmt: skip
     every = [value for _, key, value in page.values if key == "id"]
     assert len(every) == len(set(every)), "an id stands twice"
 
@@ -164,8 +167,8 @@ def test_large_findings_keep_200_lines_and_say_so() -> None:
     page = Outline(render([samples.large()]))
     lines = [value for tag, key, value in page.values if tag == "tr" and key == "id"]
     assert len(lines) == 200
-    assert "The 200 leading of 10,240 experts" in page.words
-    assert "10,040 with a larger q are left out" in page.words
+    assert "Without JavaScript these are the 200 leading of 10,240 experts" in page.words
+    assert "the other 10,040 are in the findings file" in page.words
 
 
 def test_several_findings_make_one_page() -> None:
@@ -278,3 +281,10 @@ def test_the_samples_are_findings(name: str, tmp_path: Path) -> None:
     path = tmp_path / "findings.json"
     path.write_text(json.dumps(samples.ALL[name]()))
     assert Outline(render([load_findings(path).to_json()])).tags == Outline(render([samples.ALL[name]()])).tags
+
+
+@pytest.mark.parametrize("schema", ["moeprobe.findings/4", "moeprobe.findings/99", None])
+def test_another_schema_version_is_refused(schema: str | None) -> None:
+    findings = samples.toy() | {"schema": schema}
+    with pytest.raises(FindingsError, match=r"Findings 2 of 2 are of schema .* again with moeprobe correlate"):
+        render([samples.toy(), findings])

@@ -22,12 +22,14 @@ function channels(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
 
-// A function from [0, 1] to a colour through five stops, for example --d0 to --d4.
+// A function from [0, 1] to a colour through the stops of a scale, for example --d0, --d1, ... as many as there are.
 function ramp(prefix) {
-  const stops = [0, 1, 2, 3, 4].map((i) => channels(cssColour(prefix + i)));
+  const stops = [];
+  for (let colour = cssColour(prefix + 0); colour; colour = cssColour(prefix + stops.length)) stops.push(channels(colour));
+  const last = stops.length - 1;
   return (share) => {
-    const place = Math.min(Math.max(share, 0), 1) * 4;
-    const left = Math.min(Math.floor(place), 3);
+    const place = Math.min(Math.max(share, 0), 1) * last;
+    const left = Math.min(Math.floor(place), last - 1);
     const mix = stops[left].map((from, i) => Math.round(from + (place - left) * (stops[left + 1][i] - from)));
     return `rgb(${mix[0]}, ${mix[1]}, ${mix[2]})`;
   };

@@ -1,52 +1,82 @@
 // The layer x expert map: one canvas, a cursor for mouse and keyboard, and a live region that reads the cell.
 (function () {
   const canvas = document.getElementById("map-canvas");
-  if (!data.maps.length) return;
+  if (!questions.length) return;
   const widget = document.getElementById("map-widget");
   const read = document.getElementById("map-read");
   const live = document.getElementById("map-live");
   const GUTTER = 40;
   const TOP = 20;
   const CAUSAL = 3; // verdicts below this index are causal
-  const QUIET = 6; // verdicts from this index on are no finding and no test
-  let map = data.maps[0];
+  const QUIET = 6; // verdicts from this index on are no finding
+  const FAINT = 0.22; // how much of its colour a cell keeps that is no finding and was not tested
+  const FADED = new Set(["d", "W", "Q", "t", "b"]); // measures whose colours chance alone makes look strong
+  const CROWD = 500; // so many cells that the largest 0.5 % may lie beyond the end of the scale
+  let map = questions[0];
   let measure = "d";
   let cursor = { layer: 0, expert: 0 };
   let hover = null;
   let box = null;
+  let ground = null; // all cells, drawn once for each change; pointer and cursor only add outlines
 
-  const starts = () => map.layers.reduce((list, [, experts]) => [...list, list.at(-1) + experts], [0]);
-  let start = starts();
-  const cellAt = (place) => start[place.layer] + place.expert;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  const points = (value) => `${figures.change(value, map.words.fine)} points`;
+  const percent = (value) => figures.percent(value);
+
+  // What can be shown: the column, how its numbers read, the words of its two ends, and what it means.
+  const MEASURES = {
+    d: { column: "rate_difference", say: points, ends: ["chosen less", "chosen more"], mean: () => map.words.meaning },
+    W: { column: "W", say: (v) => figures.number(v, 4, true), ends: ["less weight", "more weight"],
+      mean: () => "Change of the mean gate weight over all tokens, \u0394W: how often it is chosen times how strongly." },
+    Q: { column: "dQ", say: (v) => figures.number(v, 3, true), ends: ["weaker when chosen", "stronger when chosen"],
+      mean: () => "Change of the gate weight where it was chosen, Q\u2081 \u2212 Q\u2080. No value where one side never chose it." },
+    t: { column: "t", say: (v) => figures.number(v, 2, true), ends: ["against", "with"],
+      mean: () => "The difference in units of its own uncertainty: the t (or z) of the test that decides, words held fixed where the design says so." },
+    b: { column: "beyond_difference", say: (v) => (map.words.raw ? figures.signed(v) : points(v)), ends: ["less", "more"],
+      mean: () => map.words.beyond },
+    q: { column: "lq", say: (v) => v.toFixed(1), ends: ["0", ""],
+      mean: () => "The larger, the smaller the expected share of false discoveries: 1.3 is q = 0.05, 3 is q = 0.001." },
+    N: { column: "N", say: percent, ends: ["the other way", "all of the effect"],
+      mean: () => "How much of the effect goes away when the expert\u2019s contribution is taken from the other prompt. Hatched: not tested." },
+    F: { column: "F", say: percent, ends: ["the other way", "all of the effect"],
+      mean: () => "How much of the effect its contribution brings into the other prompt. Hatched: not tested." },
+    v: { mean: () => "Every sign has its own shape as well as its colour." },
+  };
+  const fade = document.getElementById("map-fade");
+  const notable = (cell) => map.verdict[cell] < QUIET || map.swaps.has(cell);
+  const swapped = () => measure === "N" || measure === "F";
+  const values = () => map.column(MEASURES[measure].column);
 
   function layout() {
     const widest = Math.max(...map.layers.map(([, experts]) => experts));
     const room = canvas.parentElement.clientWidth - GUTTER - 14;
     const width = clamp(room / widest, 3, 46);
     const height = map.layers.length <= 2 ? 40 : clamp(Math.floor(560 / map.layers.length), 13, 30);
-    box = { width, height, full: Math.ceil(GUTTER + width * widest + 4), tall: TOP + height * map.layers.length + 4, widest };
     const scale = window.devicePixelRatio || 1;
-    canvas.width = Math.round(box.full * scale);
-    canvas.height = Math.round(box.tall * scale);
+    box = { width, height, scale, full: Math.ceil(GUTTER + width * widest + 4), tall: TOP + height * map.layers.length + 4, widest };
     canvas.style.width = box.full + "px";
     canvas.style.height = box.tall + "px";
-    const pen = canvas.getContext("2d");
+    for (const one of [canvas, ground]) {
+      one.width = Math.round(box.full * scale);
+      one.height = Math.round(box.tall * scale);
+    }
+    const pen = ground.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     return pen;
   }
 
+  // The end of the scale, and whether some cells lie beyond it.
   function extent() {
-    const values = map[measure].filter((value) => value !== null).map(Math.abs);
-    const most = values.reduce((a, b) => Math.max(a, b), 0);
-    return measure === "q" ? Math.max(most, 2) : Math.max(most, map.words.fine ? Number.MIN_VALUE : 0.01);
-  }
-
-  // A change per unit of score can be tiny: three digits of it, never an exponent.
-  function points(value) {
-    const shown = 100 * value;
-    if (!map.words.fine || shown === 0) return shown.toFixed(1);
-    return shown.toFixed(Math.min(Math.max(2 - Math.floor(Math.log10(Math.abs(shown))), 0), 12));
+    if (swapped()) {
+      let most = 0;
+      for (const value of values()) if (Math.abs(value) > most) most = Math.abs(value);
+      return [100, most > 100];
+    }
+    const sizes = Array.from(values(), Math.abs).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
+    const most = sizes.at(-1) ?? 0;
+    const least = { d: map.words.fine ? Number.MIN_VALUE : 0.01, q: 2, t: 2 }[measure] ?? Number.MIN_VALUE;
+    const cut = sizes.length > CROWD ? sizes[Math.floor(0.995 * (sizes.length - 1))] : most;
+    return [Math.max(cut, least), most > Math.max(cut, least)];
   }
 
   function painter() {
@@ -54,9 +84,26 @@
       const colours = data.verdicts.map(([, css]) => cssColour("--c-" + css));
       return (value) => colours[value];
     }
-    const most = extent();
-    const colour = ramp(measure === "d" ? "--d" : "--s");
-    return measure === "d" ? (value) => colour(0.5 + value / most / 2) : (value) => colour(value / most);
+    const [most] = extent();
+    const colour = ramp(measure === "q" ? "--s" : "--d");
+    return measure === "q" ? (value) => colour(value / most) : (value) => colour(0.5 + value / most / 2);
+  }
+
+  function hatch(pen) {
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = 8;
+    const brush = tile.getContext("2d");
+    brush.fillStyle = cssColour("--card");
+    brush.fillRect(0, 0, 8, 8);
+    brush.strokeStyle = cssColour("--void");
+    brush.lineWidth = 1.5;
+    for (const from of [-8, 0, 8]) {
+      brush.beginPath();
+      brush.moveTo(from, 8);
+      brush.lineTo(from + 8, 0);
+      brush.stroke();
+    }
+    return pen.createPattern(tile, "repeat");
   }
 
   function rectangle(place) {
@@ -75,7 +122,9 @@
 
   function drawCells(pen) {
     const colour = painter();
-    const blank = cssColour("--void");
+    const numbers = measure === "v" ? map.verdict : values();
+    const blank = swapped() ? hatch(pen) : cssColour("--void");
+    const faded = fade.checked && FADED.has(measure);
     const ink = cssColour("--ink");
     const onColour = data.verdicts.map(([, css]) => (css === "sufficient" ? "#ffffff" : "#101316"));
     pen.textAlign = "center";
@@ -83,14 +132,16 @@
     pen.font = "12px " + cssColour("--sans");
     map.layers.forEach(([, experts], layer) => {
       for (let expert = 0; expert < experts; expert += 1) {
-        const place = { layer, expert };
-        const value = map[measure][cellAt(place)];
-        const [x, y, w, h] = rectangle(place);
-        pen.fillStyle = value === null ? blank : colour(value);
+        const value = numbers[map.starts[layer] + expert];
+        const none = Number.isNaN(value) || (measure === "v" && value === NO_ROW);
+        const [x, y, w, h] = rectangle({ layer, expert });
+        pen.fillStyle = none ? blank : colour(value);
+        if (faded && !none && !notable(map.starts[layer] + expert)) pen.globalAlpha = FAINT;
         pen.fillRect(x, y, w, h);
-        const sign = value === null ? "/" : measure === "v" ? data.verdicts[value][2] : "";
+        pen.globalAlpha = 1;
+        const sign = none ? (swapped() ? "" : "/") : measure === "v" ? data.verdicts[value][2] : "";
         if (sign && w >= 11) {
-          pen.fillStyle = value === null || value >= QUIET ? ink : onColour[value];
+          pen.fillStyle = none || value >= QUIET ? ink : onColour[value];
           pen.fillText(sign, x + w / 2, y + h / 2 + 1);
         }
       }
@@ -113,17 +164,25 @@
     }
   }
 
-  function draw() {
+  function drawGround() {
+    ground ||= document.createElement("canvas");
     const pen = layout();
     drawCells(pen);
     drawAxes(pen);
     const ink = cssColour("--ink");
-    for (const cell of map.t) {
-      const layer = start.findLastIndex((first) => first <= cell);
-      const causal = map.v[cell] !== null && map.v[cell] < CAUSAL;
-      outline(pen, { layer, expert: cell - start[layer] }, ink, causal ? 3 : 1.5, causal ? 1 : 0);
+    for (const cell of map.swaps.keys()) {
+      const causal = map.verdict[cell] < CAUSAL;
+      outline(pen, map.place(cell), ink, causal ? 3 : 1.5, causal ? 1 : 0);
     }
-    if (hover) outline(pen, hover, ink, 1, 1);
+  }
+
+  function draw() {
+    const pen = canvas.getContext("2d");
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    pen.drawImage(ground, 0, 0);
+    pen.setTransform(box.scale, 0, 0, box.scale, 0, 0);
+    if (hover) outline(pen, hover, cssColour("--ink"), 1, 1);
     if (document.activeElement === canvas) {
       outline(pen, cursor, cssColour("--card"), 5, 2);
       outline(pen, cursor, cssColour("--accent"), 3, 2);
@@ -134,19 +193,19 @@
     const verdicts = measure === "v";
     document.getElementById("map-key").hidden = !verdicts;
     document.getElementById("map-scale").hidden = verdicts;
-    const meaning = {
-      d: map.words.meaning + " Grey with a slash: no value.",
-      q: "The larger, the smaller the expected share of false discoveries. Grey with a slash: untestable.",
-      v: "Every sign has its own shape as well as its colour.",
-    };
-    document.getElementById("map-meaning").textContent = meaning[measure];
+    const shown = MEASURES[measure];
+    const none = verdicts || swapped() ? "" : " Grey, with a slash where there is room: no value.";
+    const pale = fade.checked && FADED.has(measure) ? " Pale: not associated, so its colour may be chance." : "";
+    fade.parentElement.hidden = !FADED.has(measure);
+    document.getElementById("map-meaning").textContent = shown.mean() + pale + none;
     if (verdicts) return;
-    const most = extent();
-    const end = points(most) + " points";
-    document.getElementById("map-low").textContent = measure === "d" ? "chosen less, \u2212" + end : "0";
-    document.getElementById("map-high").textContent = measure === "d" ? "+" + end + ", chosen more" : most.toFixed(1);
+    const [most, beyond] = extent();
+    const end = shown.say(most).replace(/^\+/, "") + (beyond ? " or more" : "");
+    const sequential = measure === "q";
+    document.getElementById("map-low").textContent = sequential ? "0" : `${shown.ends[0]}, \u2212${end}`;
+    document.getElementById("map-high").textContent = sequential ? end : `+${end}, ${shown.ends[1]}`;
     const strip = document.getElementById("map-ramp");
-    const colour = ramp(measure === "d" ? "--d" : "--s");
+    const colour = ramp(sequential ? "--s" : "--d");
     strip.width = 128;
     strip.height = 1;
     const pen = strip.getContext("2d");
@@ -157,15 +216,23 @@
   }
 
   function describe(place) {
-    const cell = cellAt(place);
-    const name = `L${map.layers[place.layer][0]}.E${place.expert}`;
-    if (map.v[cell] === null) return `${name}: no data.`;
-    const share = (value) => (value === null ? "\u2013" : (100 * value).toFixed(1) + " %");
-    const sign = map.d[cell] > 0 ? "+" : "";
-    const gap = map.d[cell] === null ? "\u2013" : sign + points(map.d[cell]).replace("-", "\u2212");
-    const q = map.q[cell] === null ? "not tested" : "\u2212log10 q " + map.q[cell].toFixed(1);
-    return `${name}: ${data.verdicts[map.v[cell]][0]}. Chosen for ${share(map.a[cell])} of the tokens ${map.words.one}, ` +
-      `${share(map.b[cell])} ${map.words.other}; ${map.words.gap} ${gap} points; ${q}.`;
+    const cell = map.at(place);
+    const name = map.site(cell);
+    if (map.verdict[cell] === NO_ROW) return `${name}: no data.`;
+    const number = (column) => map.column(column)[cell];
+    const q = Number.isNaN(number("q")) ? "not tested" : "q " + figures.chance(number("q"));
+    const parts = [`${name}: ${data.verdicts[map.verdict[cell]][0]}. Chosen for ${figures.share(number("S1"))} of the tokens ` +
+      `${map.words.one}, ${figures.share(number("S0"))} ${map.words.other}; ${map.words.gap} ${points(number("rate_difference"))}; ${q}.`];
+    const shown = MEASURES[measure];
+    if (shown.column && !["d", "q", "N", "F"].includes(measure)) {
+      const value = number(shown.column);
+      parts.push(`${names[measure]}: ${Number.isNaN(value) ? "no value" : shown.say(value)}.`);
+    }
+    if (map.swaps.has(cell)) {
+      const [necessity, , , sufficiency] = map.swaps.get(cell);
+      parts.push(`Swapped: necessity ${percent(necessity)}, sufficiency ${percent(sufficiency)}.`);
+    } else if (swapped()) parts.push("Not tested by interchange.");
+    return parts.join(" ");
   }
 
   function move(layer, expert) {
@@ -179,22 +246,21 @@
   }
 
   function nextNotable() {
-    const total = map.v.length;
-    const from = cellAt(cursor);
-    for (let ahead = 1; ahead <= total; ahead += 1) {
-      const cell = (from + ahead) % total;
-      if (map.v[cell] !== null && map.v[cell] < QUIET) {
-        const layer = start.findLastIndex((first) => first <= cell);
-        return move(layer, cell - start[layer]);
+    const from = map.at(cursor);
+    for (let ahead = 1; ahead <= map.total; ahead += 1) {
+      const cell = (from + ahead) % map.total;
+      if (notable(cell)) {
+        const place = map.place(cell);
+        return move(place.layer, place.expert);
       }
     }
     live.textContent = "No expert is associated or tested.";
   }
 
   function toTable() {
-    const line = document.getElementById(`${map.key}-L${map.layers[cursor.layer][0]}E${cursor.expert}`);
-    if (line) line.focus();
-    else read.textContent = live.textContent = describe(cursor) + " It is not among the lines of the table.";
+    const cell = map.at(cursor);
+    if (map.verdict[cell] === NO_ROW) read.textContent = live.textContent = describe(cursor) + " It has no line in the table.";
+    else tables.get(map.key).go(cell);
   }
 
   const keys = {
@@ -227,6 +293,7 @@
   canvas.addEventListener("pointermove", (event) => {
     const place = placeOf(event);
     if (place && hover && place.layer === hover.layer && place.expert === hover.expert) return;
+    if (!place && !hover) return;
     hover = place;
     if (place) read.textContent = describe(place);
     draw();
@@ -236,32 +303,44 @@
     const place = placeOf(event);
     if (place) move(place.layer, place.expert);
   });
+  canvas.addEventListener("dblclick", (event) => { if (placeOf(event)) toTable(); });
   canvas.addEventListener("focus", () => move(cursor.layer, cursor.expert));
   canvas.addEventListener("blur", draw);
-  document.querySelectorAll("input[name=map-measure]").forEach((choice) => choice.addEventListener("change", () => {
-    measure = choice.value;
-    refresh();
-  }));
+  const names = {};
+  document.querySelectorAll("input[name=map-measure]").forEach((choice) => {
+    names[choice.value] = choice.parentElement.textContent.trim();
+    choice.addEventListener("change", () => {
+      measure = choice.value;
+      refresh();
+    });
+  });
+  fade.addEventListener("change", refresh);
   const question = document.getElementById("map-question");
   if (question) question.addEventListener("change", () => {
-    map = data.maps[Number(question.value)];
-    start = starts();
+    map = questions[Number(question.value)];
     cursor = { layer: 0, expert: 0 };
+    hover = null;
     refresh();
   });
 
   function refresh() {
     const label = `Map of layers and experts: ${map.layers.length} by ${Math.max(...map.layers.map(([, n]) => n))}, ${map.label}`;
     canvas.setAttribute("aria-label", label);
+    document.querySelectorAll("input[value=N], input[value=F]").forEach((one) => { one.disabled = map.swaps.size === 0; });
+    if (swapped() && map.swaps.size === 0) {
+      document.querySelector("input[value=d]").click(); // fires change, and so comes back here
+      return;
+    }
+    drawGround();
     draw();
     drawLegend();
   }
   widget.hidden = false;
   refresh();
   for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", refresh);
-  let seen = 0;
+  let seen = canvas.parentElement.clientWidth;
   new ResizeObserver(() => {
     const width = canvas.parentElement.clientWidth;
-    if (width !== seen) { seen = width; draw(); }
+    if (width !== seen) { seen = width; drawGround(); draw(); }
   }).observe(canvas.parentElement);
 })();

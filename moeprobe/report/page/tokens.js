@@ -122,7 +122,8 @@
     body.dir = "auto";
     body.tabIndex = 0;
     body.setAttribute("role", "region");
-    body.setAttribute("aria-label", text);
+    const named = box.closest(".example").querySelector("summary bdi").textContent; // two regions never share a name
+    body.setAttribute("aria-label", `${text}. Question ${Number(box.closest(".examples").dataset.question) + 1}, ${named}`);
     body.addEventListener("pointerover", (event) => point(view, event.target.tokenIndex, false));
     body.addEventListener("keydown", (event) => keyed(view, event));
     body.addEventListener("scroll", () => {
