@@ -8,14 +8,14 @@ None of this text is kept here. Clone or download the sources first, then name t
         (git show 3206be6:data/coconot_evaluation.jsonl > coconot_evaluation.jsonl)
     git clone https://github.com/jeffreywilliamportfolio/e114-artifacts      --e114 e114-artifacts
     git clone https://github.com/tatsu-lab/alpaca_eval               --alpaca alpaca_eval/results
-    git clone https://github.com/maxwellreuter/chatgpt-refusals      --chatgpt chatgpt-refusals/data/all_hand_labeled.json
+    git clone https://github.com/maxwellreuter/chatgpt-refusals      --chatgpt .../data/all_hand_labeled.json
 
     python benchmarks/registers.py --xstest ... --rbr ... [--looked-at]
 
 Each source is split once. One part was looked at while the rules were written, the other was read once when they were
-done. `--looked-at` shows the first part instead. Of `--chatgpt` nothing was looked at. Labels of single sentences of self-examination stand in
-`benchmarks/self_examination_labels.json` by the SHA-256 of the sentence, so that they can be checked without keeping
-text.
+done. `--looked-at` shows the first part instead. Of `--chatgpt` nothing was looked at. Labels of single sentences of
+self-examination stand in `benchmarks/self_examination_labels.json` by the SHA-256 of the sentence, so that they can be
+checked without keeping text.
 """
 
 import argparse
