@@ -8,13 +8,14 @@ None of this text is kept here. Clone or download the sources first, then name t
         (git show 3206be6:data/coconot_evaluation.jsonl > coconot_evaluation.jsonl)
     git clone https://github.com/jeffreywilliamportfolio/e114-artifacts      --e114 e114-artifacts
     git clone https://github.com/tatsu-lab/alpaca_eval               --alpaca alpaca_eval/results
+    git clone https://github.com/maxwellreuter/chatgpt-refusals      --chatgpt .../data/all_hand_labeled.json
 
     python benchmarks/registers.py --xstest ... --rbr ... [--looked-at]
 
 Each source is split once. One part was looked at while the rules were written, the other was read once when they were
-done. `--looked-at` shows the first part instead. Labels of single sentences of self-examination stand in
-`benchmarks/self_examination_labels.json` by the SHA-256 of the sentence, so that they can be checked without keeping
-text.
+done. `--looked-at` shows the first part instead. Of `--chatgpt` nothing was looked at. Labels of single sentences of
+self-examination stand in `benchmarks/self_examination_labels.json` by the SHA-256 of the sentence, so that they can be
+checked without keeping text.
 """
 
 import argparse
@@ -87,6 +88,12 @@ def rbr(folder: Path, part: str) -> list[tuple[dict[str, bool], str]]:
     lines = (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines if line.strip()]
     return [(row["propositions"], row["completion"][-1]["content"]) for row in rows]
+
+
+def chatgpt(path: Path, *tones: str) -> list[tuple[str, str]]:
+    """Prompt and answer of the labels named (Reuter & Schulze 2023; ChatGPT's answers, labelled by hand)."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [(row["prompt"], row["response"]) for row in rows if row["tone"] in tones]
 
 
 def generated(repository: Path) -> Iterator[tuple[str, str]]:
@@ -163,6 +170,24 @@ def refusals(options: argparse.Namespace, split: dict[str, object]) -> None:
             "refusal.safe-redirection",
             [Example(text, int(marks["encourage_professional_help"])) for marks, text in judged],
         )
+
+
+def hand_labelled(path: Path) -> None:
+    """refusal and its outputs on ChatGPT's answers. What counts as what was fixed before any answer was read or run.
+
+    "dontknow" is an epistemic denial, hence negative. The mixed kinds stand in the second row only, where every label
+    but "complied" is a refusal, as its authors count. "incoherent" is left out, as it is by them.
+    """
+    complied = chatgpt(path, "complied")
+    mixed = ("rejected", "redirected", "contradicted", "disclaimed", "counseling")
+    show(
+        "ChatGPT by hand: rejected against complied or does not know",
+        "refusal",
+        against(chatgpt(path, "rejected"), complied + chatgpt(path, "dontknow")),
+    )
+    show("ChatGPT by hand: all but complied against complied", "refusal", against(chatgpt(path, *mixed), complied))
+    for tone, output in (("contradicted", "partial-compliance"), ("redirected", "safe-redirection")):
+        show(f"ChatGPT by hand: {tone} against complied", f"refusal.{output}", against(chatgpt(path, tone), complied))
 
 
 def self_examination(options: argparse.Namespace) -> None:
@@ -253,7 +278,7 @@ def key_of(sentence: str) -> str:
 def main() -> None:
     """Print the table of the sources that were named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("xstest", "rbr", "coconot", "e114", "alpaca"):
+    for name in ("xstest", "rbr", "coconot", "e114", "alpaca", "chatgpt"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--looked-at", action="store_true")
     options = parser.parse_args()
@@ -262,6 +287,8 @@ def main() -> None:
     refusals(options, LOOKED_AT if options.looked_at else READ_ONCE)
     if not options.looked_at:
         self_examination(options)
+        if options.chatgpt:
+            hand_labelled(options.chatgpt)
 
 
 if __name__ == "__main__":
