@@ -355,9 +355,9 @@ def _timeline_words(timeline: Json, edges: Sequence[int]) -> str:
     ]
     bins = len(edges) - 1
     if not apart:
-        return f"In none of {figures.count(bins, 'part')} of the segment do the two 95 % intervals lie apart."
+        return f"In none of {figures.count(bins, 'part')} of the text do the two 95 % intervals lie apart."
     if len(apart) == bins:
-        return "In all parts of the segment the two 95 % intervals lie apart."
+        return "In all parts of the text the two 95 % intervals lie apart."
     where = ", ".join(f"{edges[i] + 1:,} to {edges[i + 1]:,}" for i in apart[:4])
     more = f" and {len(apart) - 4} more" if len(apart) > 4 else ""
     return f"The two 95 % intervals lie apart in {len(apart)} of {bins} parts: at tokens {where}{more}."
@@ -398,7 +398,7 @@ def _windows_note(windows: Sequence[Json]) -> str:
     if not windows:
         return ""
     without = sum(one["matched"] is None for one in windows)
-    missing = f" {without} of them have no match." if without else ""
+    missing = f" {without} of them {'has' if without == 1 else 'have'} no match." if without else ""
     return (
         "These are the places with the largest gate weights, not typical ones. Beside each stands a place where the "
         "expert was not chosen: at the same token, of the other side where there is one, else at the same position. "

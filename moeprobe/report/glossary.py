@@ -47,6 +47,11 @@ TERMS: tuple[Term, ...] = (
          ("false discoveries",)),
     Term("interval", "95 % interval", "A range made so that 95 of 100 such ranges hold the true value, if the "
          "assumptions hold.", ("95 % intervals", "intervals: 95 %")),
+    Term("p", "p", "How often chance alone would give a result at least as strong as this one, if nothing were there. Of "
+         "many p values some are small by chance; q and family-wise p take that into account.", ("p values",)),
+    Term("auc", "Separation, AUC", "The chance that a generation of one side has the larger value than one of the other. "
+         "0.5 is guessing; 1 and 0 tell the sides apart without fail.", ("separation AUC", "AUC")),
+    Term("points", "Points", "Percentage points: from 20 % to 30 % are 10 points.", ("percentage points",)),
     Term("t", "t", "A difference divided by its own uncertainty. Around 0: nothing to see; far from 0: hard to explain "
          "by chance alone.", ("effect, t",)),
     Term("interchange", "Interchange", "An experiment: what a site adds in one run of the model is put into another "
@@ -59,7 +64,7 @@ TERMS: tuple[Term, ...] = (
     Term("pair", "Pair", "Two prompts, one that brings the behaviour about (the sensitive one) and one that does not "
          "(the control).", ("pairs", "sensitive", "control")),
     Term("metric", "Metric", "The number that stands for the behaviour in the experiment. A verdict is about this "
-         "number.", ()),
+         "number. A negative log-likelihood, for example, says how surprised the model is by a text.", ()),
     Term("gap", "Gap", "How far the metric lies apart between the two prompts of a pair, on average. It counts as "
          "100 %.", ()),
     Term("necessary", "Necessary", "Taking the contribution over from the control prompt removes the behaviour, or "
@@ -80,6 +85,12 @@ TERMS: tuple[Term, ...] = (
     Term("stepdown", "Step-down p, family-wise p", "A chance of error that holds for all tests of a family together: "
          "if nothing is there, only in 5 % of such studies does a single one fall below 0.05.",
          ("step-down", "family-wise")),
+    Term("moderated", "Moderated t-test", "A t-test in which the spread of each expert is drawn a little towards that of "
+         "all, so that few data with little spread by luck do not make a discovery.", ("moderated",)),
+    Term("bootstrap", "Bootstrap", "An interval found by drawing the same data again and again, with repeats, and seeing "
+         "how far the result moves.", ()),
+    Term("sham", "Sham", "Another site, much like the one examined, treated in the same way to see what the treatment "
+         "alone does.", ("shams",)),
     Term("tokens-only", "Beyond tokens", "What is left of a difference when each token is compared only with the same "
          "token elsewhere. A behaviour brings its own words along, and experts answer to words.",
          ("words held fixed", "held fixed")),
@@ -111,6 +122,15 @@ class Glossary:
             self._forget(term)
             start = found.end()
         return Markup("").join([*parts, escape(text[start:])])
+
+    def named_in(self, text: str) -> list[Markup]:
+        """Links to the terms that `text` uses and the page has not linked yet; `text` itself may be a stranger's."""
+        named = []
+        while found := self._pattern(text, 0):
+            term = self._open[found[0].lower()]
+            named.append(self._anchor(term, term.word))
+            self._forget(term)
+        return named
 
     def _pattern(self, text: str, start: int) -> re.Match[str] | None:
         if not self._open:

@@ -17,12 +17,13 @@ MOST_LINES = 200
 
 @dataclass(frozen=True)
 class Beside:
-    """A small table: its title, its heads, its lines (first cell the name), and what its columns mean."""
+    """A small table: title, heads, lines (first cell the name), what the columns mean, what the findings say of it."""
 
     title: str
     heads: list[str]
     lines: list[list[str]]
     note: str
+    said: str = ""
 
 
 def beside(question: Json, voice: Voice) -> list[Beside]:
@@ -30,7 +31,7 @@ def beside(question: Json, voice: Voice) -> list[Beside]:
     one, other = voice.one, voice.other
     tables = [
         _table(
-            f"How the {figures.count(len(question['layers']), 'layer')} were used",
+            _used(len(question["layers"])),
             "layer",
             question["layers"],
             _layer_columns(one, other),
@@ -54,11 +55,15 @@ def beside(question: Json, voice: Voice) -> list[Beside]:
             question.get("coalitions") or [],
             _coalition_columns(one, other),
             "Experts of one layer that the same tokens choose, found without looking at who is compared, and tested "
-            "as one, words held fixed. A token counts where it chose the number needed. "
-            f"{question.get('coalitions_found') or ''}",
+            "as one, words held fixed. A token counts where it chose the number needed.",
+            str(question.get("coalitions_found") or ""),
         ),
     ]
     return [table for table in tables if table.lines]
+
+
+def _used(layers: int) -> str:
+    return "How the layer was used" if layers == 1 else f"How the {figures.count(layers, 'layer')} were used"
 
 
 def _sides(voice: Voice) -> str:
@@ -110,13 +115,13 @@ def _coalition_columns(one: str, other: str) -> Columns:
     }
 
 
-def _table(title: str, name: str, lines: Sequence[Json], columns: Columns, note: str) -> Beside:
+def _table(title: str, name: str, lines: Sequence[Json], columns: Columns, note: str, said: str = "") -> Beside:
     """Only columns that some line has a value for; older files lack a few."""
     shown = [key for key in columns if key == name or any(line.get(key) is not None for line in lines)]
     cells = [[_cell(line.get(key), columns[key][1]) for key in shown] for line in lines[:MOST_LINES]]
     left = len(lines) - len(cells)
     more = f" {left:,} more stand in the findings file." if left > 0 else ""
-    return Beside(title, [columns[key][0] for key in shown], cells, note + more)
+    return Beside(title, [columns[key][0] for key in shown], cells, note + more, said)
 
 
 def _cell(value: Any, cell: Cell) -> str:

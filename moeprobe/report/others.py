@@ -44,7 +44,7 @@ def summary(other: Json, voice: Voice, run: Json) -> str:
     if verdict in CAUSAL:
         thing = "the measured difference" if voice.given else voice.about
         what = _WHAT.get(noun(name), swaps.swapped(run))
-        said = swaps.causal(verdict, effects, run, thing, what)
+        said = swaps.causal(verdict, effects, voice.runs(run), thing, what)
         return f"{opening(name)}: it {said} {_compared(effects, name)}".rstrip()
     ending = "not decided" if verdict == "underpowered" else "no effect shown"
     return f"{opening(name)}: {swaps.inert(verdict, effects, run, noun(name), ending)}"

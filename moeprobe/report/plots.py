@@ -113,7 +113,7 @@ def run_view(run: Json, rows: Sequence[Json], voice: Voice) -> RunView:
     )
     marks = [dot for figure in (*sites, *further) for strip in figure.strips for dot in (*strip.pairs, *strip.nulls)]
     return RunView(
-        facts=_facts(run, voice.about),
+        facts=_facts(run, voice),
         ticks=axis.ticks(),
         zero=axis.at(0),
         minimum=axis.at(run["minimum_effect"]),
@@ -125,13 +125,13 @@ def run_view(run: Json, rows: Sequence[Json], voice: Voice) -> RunView:
     )
 
 
-def _facts(run: Json, about: str) -> list[tuple[str, str]]:
+def _facts(run: Json, voice: Voice) -> list[tuple[str, str]]:
     gap = run["gap"]
     pairs = figures.count(int(run["pairs"]), "prompt pair")
     unused = int(run["left_out"])
     left = f". Not used, since both runs or neither showed it: {unused:,}" if unused else ""
     return [
-        ("Pairs", f"{pairs}: \u201c{run['positive']}\u201d (with {about}) against \u201c{run['negative']}\u201d{left}"),
+        ("Pairs", f"{pairs}: {_against(run, voice)}{left}"),
         *_halves(run),
         ("Metric", f"{run['metric']}"),
         ("Alignment", f"{run['alignment']}"),
@@ -147,6 +147,13 @@ def _facts(run: Json, about: str) -> list[tuple[str, str]]:
         ("Minimum effect", figures.percent(run["minimum_effect"])),
         ("Intervals", f"95 %, bootstrap over pairs, {int(run['bootstrap']):,} draws, seed {run['seed']}"),
     ]
+
+
+def _against(run: Json, voice: Voice) -> str:
+    """The two prompts of a pair."""
+    if voice.sorted_by_probe(run):
+        return f"one with {voice.about} ({run['positive']}) against one without ({run['negative']})"
+    return f"\u201c{run['positive']}\u201d (with {voice.about}) against \u201c{run['negative']}\u201d"
 
 
 def _halves(run: Json) -> list[tuple[str, str]]:

@@ -147,7 +147,7 @@ def _length(question: Json, voice: Voice) -> list[Limit]:
     return [
         Limit(
             "Not that length plays no part",
-            f"Mean token counts, positive to negative, stood {figures.number(before, 2)} to 1 before matching and "
+            f"Mean token counts, {voice.one} to {voice.other} {voice.about}, stood {figures.number(before, 2)} to 1 before matching and "
             f"{figures.number(after, 2)} to 1 after. {method}",
         )
     ]
@@ -157,7 +157,7 @@ def _words(question: Json, rows: Sequence[Json], voice: Voice) -> Limit:
     """What holding the tokens fixed can and cannot do."""
     heading = "Not that it is the behaviour rather than its words"
     only = sum(row["association"] == "tokens only" for row in rows)
-    names = f" The {figures.count(only, 'expert')} called \u201ctokens only\u201d" if only else ""
+    names = f" The {figures.count(only, 'expert')} called \u201cperhaps only words\u201d" if only else ""
     ending = (
         f"{names} differ{'s' if only == 1 else ''} only as long as words are not held fixed; the q in the table is "
         "that with words held fixed, the other stands below the verdict."

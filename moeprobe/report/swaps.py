@@ -176,22 +176,20 @@ def null_sentence(swaps: Json, noun: str) -> str:
         return f"{who} that it was compared with changed {'nothing' if tried == 1 else 'anything'} at all."
     like = "in how often it is chosen and how much it adds" if noun == "expert" else "in how much it adds"
     who = f"The {noun} most like it {like}" if tried == 1 else f"The {tried} {noun}s most like it {like}"
-    return f"{who} changed it by at most {figures.percent(largest)} (necessity or sufficiency)."
+    return f"{who} changed the effect by at most {figures.percent(largest)} (necessity or sufficiency)."
 
 
-def causal(verdict: str, swaps: Json, run: Json, thing: str, what: str) -> str:
+def causal(verdict: str, swaps: Json, runs: tuple[str, str, str], thing: str, what: str) -> str:
     """The sentence behind a causal verdict, from its verb on; it claims no more than the verdict, with both numbers.
 
-    `what` of the site was swapped.
+    `what` of the site was swapped, between `runs` (`Voice.runs`).
     """
+    sensitive, control, into = runs
     needed = (
-        f"replacing its {what} in a \u201c{run['positive']}\u201d run by that of a \u201c{run['negative']}\u201d "
-        f"run removes {effect(swaps['necessity'])} of the effect (necessity)"
+        f"replacing its {what} in {sensitive} by that of {control} removes {effect(swaps['necessity'])} of the effect "
+        "(necessity)"
     )
-    enough = (
-        f"putting it into a \u201c{run['negative']}\u201d run brings {effect(swaps['sufficiency'])} of the effect "
-        "about (sufficiency)"
-    )
+    enough = f"putting it into {into} brings {effect(swaps['sufficiency'])} of the effect about (sufficiency)"
     thing = part(verdict, swaps) + thing
     if verdict == "necessary and sufficient":
         return f"causes {thing} here: {needed}, and {enough}."

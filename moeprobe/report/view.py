@@ -260,12 +260,19 @@ def _asked(findings: Json, asked: Json, voice: Voice) -> list[tuple[str, str]]:
         ("Model", f"{model['id']} ({model['family']}): {_layers(model)}"),
         ("Question", _wanted(asked, voice)),
         (source, asked["definition"]),
+        *_settings(asked),
         (
             f"How good the {'probe' if not voice.given and (voice.scores or voice.inside) else 'sorting'} is",
             _quality(asked),
         ),
-        *zip((voice.one.capitalize(), voice.other.capitalize()), _sides(asked, voice), strict=True),
+        *zip(_names(voice), _sides(asked, voice), strict=True),
     ]
+
+
+def _settings(asked: Json) -> list[tuple[str, str]]:
+    """What the probe was set to, where it can be set."""
+    found = asked.get("parameters") or {}
+    return [("Its settings", ", ".join(f"{name} {value}" for name, value in found.items()))] if found else []
 
 
 def _wanted(asked: Json, voice: Voice) -> str:
@@ -277,6 +284,11 @@ def _wanted(asked: Json, voice: Voice) -> str:
     if voice.measured:
         return f"Of which experts is this larger, or smaller, {where}: {voice.measured}? And do they cause it?"
     return f"Which experts are chosen more, or less, {where}, and do they cause it?"
+
+
+def _names(voice: Voice) -> tuple[str, str]:
+    named = f" {voice.about}" if voice.kind in ("two groups", "pairs") else ""
+    return f"{voice.one.capitalize()}{named}", f"{voice.other.capitalize()}{named}"
 
 
 def _sides(asked: Json, voice: Voice) -> list[str]:
@@ -319,8 +331,8 @@ def _attenuation(asked: Json) -> str:
     )
     return (
         f"Its mistakes mix the groups, so differences look smaller than they are: as measured, about {factor} of a "
-        f"true difference would show. About {share} of the generations would truly be positive. Basis: "
-        f"{found['basis']}. No p value is changed by this."
+        f"true difference would show. By the same count {share} of the generations truly belong on the positive side. "
+        f"Basis: {found['basis']}. No p value is changed by this."
     )
 
 

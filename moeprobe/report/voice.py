@@ -28,6 +28,7 @@ class Voice:
         shifts: whether the test turned the marks inside these generations, so that it says nothing of others.
         measured: what was compared where it was not the choice, else "".
         strata: what tokens must share to be compared, "" where nothing.
+        named: the two sides as the findings name them: ``score >= 0.5``, ``score < 0.5``.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Voice:
     shifts: bool
     measured: str
     strata: str
+    named: tuple[str, str]
 
     @property
     def scores(self) -> bool:
@@ -65,6 +67,17 @@ class Voice:
     def fixed(self) -> str:
         """``words``, or what else tokens must share to be compared: ``previous token id``."""
         return "words" if self.strata in ("token", "token id") else self.strata
+
+    def sorted_by_probe(self, run: Json) -> bool:
+        """Whether the probe made the sides of an interchange run: then they are called by what it looks for."""
+        return not self.given and (str(run["positive"]), str(run["negative"])) == self.named
+
+    def runs(self, run: Json) -> tuple[str, str, str]:
+        """A run of the sensitive prompt and two ways to say one of the control: ``a run with refusal``, ..."""
+        if self.sorted_by_probe(run):
+            return f"a run with {self.about}", "one without", "a run without"
+        control = f"a \u201c{run['negative']}\u201d run"
+        return f"a \u201c{run['positive']}\u201d run", control, control
 
     @property
     def more(self) -> str:
@@ -112,6 +125,7 @@ def voice_of(question: Json) -> Voice:
         shifts=kind == "within generations" and _turned(design),
         measured=_measured(response),
         strata="" if strata == "none" else strata,
+        named=(str(question["positive"]), str(question["negative"])),
     )
 
 

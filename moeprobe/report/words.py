@@ -35,7 +35,7 @@ def summary(row: Json, voice: Voice, run: Json | None) -> str:
     )
     if row["verdict"] in CAUSAL:
         thing = "the measured difference" if voice.given else "it" if voice.theme == voice.about else voice.about
-        found = swaps.causal(row["verdict"], effects, run, thing, swaps.swapped(run))
+        found = swaps.causal(row["verdict"], effects, voice.runs(run), thing, swaps.swapped(run))
         return f"{opening}, {link} {found} {swaps.null_sentence(effects, 'expert')}"
     ending = "association only" if associated else "no effect shown"
     return f"{opening}, {link} {swaps.inert(row['verdict'], effects, run, 'expert', ending)}"
@@ -124,7 +124,8 @@ def doubts(row: Json, question: Json, voice: Voice, run: Json | None) -> list[st
 def _follows(question: Json, voice: Voice) -> str:
     """What else the routing may follow, given what was held fixed."""
     design = question["design"]
-    fixed = [f"tokens ({voice.strata})" if voice.strata else "", *(str(word) for word in design["held"])]
+    tokens = "which token it is" if voice.fixed == "words" else f"tokens ({voice.strata})"
+    fixed = [tokens if voice.strata else "", *(str(word) for word in design["held"])]
     listed = ", ".join(word for word in fixed if word)
     held = f"Only this was held fixed: {listed}." if listed else "Nothing was held fixed."
     if voice.inside:

@@ -39,8 +39,9 @@ def test_every_entry_stands_in_the_page_and_links_lead_to_entries() -> None:
     links = [value[1:] for tag, key, value in page.values if tag == "a" and key == "href" and "#term-" in value]
     assert len(links) == len(set(links)), "a term is linked twice"
     assert {term.anchor for term in TERMS} >= set(links)
-    for word in ("router", "expert", "necessary", "placebo", "gap", "price", "token", "interchange", "associated"):
-        assert f"term-{word}" in links, word
+    # entropy and divergence are drawn where there are several layers; shams stand beside further experiments
+    unlinked = {term.key for term in TERMS if term.anchor not in links}
+    assert unlinked <= {"entropy", "divergence", "sham"}
     ids = {value for _, key, value in page.values if key == "id"}
     assert {term.anchor for term in TERMS} <= ids
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moeprobe.report.limits import measured_on
-from moeprobe.report.view import _quality
+from moeprobe.report.view import _quality, _settings
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -27,10 +27,17 @@ def test_says_what_would_show() -> None:
     said = _quality(asked()).replace("\xa0", " ")  # figures never part from their unit
     assert "On 40 labelled examples that it was not made on: precision 0.90 [0.80, 0.95]" in said
     assert "as measured, about 84 % [71, 93] of a true difference would show" in said
-    assert "40 % [30, 50] of the generations would truly be positive" in said
+    assert "40 % [30, 50] of the generations truly belong on the positive side" in said
     assert "No p value is changed" in said
     assert "would show" not in _quality(asked(attenuation=None))
     assert _quality(asked(quality=None, attenuation=None)) == "Not measured."
+
+
+def test_settings_stand_there_where_there_are_some() -> None:
+    assert _settings(asked()) == []
+    assert _settings(asked(parameters={})) == []
+    said = _settings(asked(parameters={"window": 3, "word": "<b>"}))
+    assert said == [("Its settings", "window 3, word <b>")]
 
 
 @pytest.mark.parametrize(

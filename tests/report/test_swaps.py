@@ -143,7 +143,7 @@ def test_other_sites_have_sentences() -> None:
     run = findings["interchange"][0]
     said = {one["site"]: plain(others.summary(one, VOICE, run)) for one in run["others"]}
     assert said["L18.moe"].startswith("The MoE block of layer 18, all its experts together: it causes refusal here")
-    assert "The 5 sets most like it in how much it adds changed it by at most" in said["L18.E5+E8"]
+    assert "The 5 sets most like it in how much it adds changed the effect by at most" in said["L18.E5+E8"]
     assert said["L12.H3"].endswith("no effect shown.")
     assert "The choice of experts in layer 18: swapping it in 24 pairs decided nothing" in said["L18.router"]
     assert not CAUSAL.search(said["L12.H3"] + said["L18.router"])

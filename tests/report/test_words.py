@@ -37,6 +37,17 @@ def test_necessary_and_sufficient_names_cause_numbers_and_null() -> None:
     )
 
 
+def test_sides_that_the_probe_made_are_called_by_what_it_looks_for() -> None:
+    findings = samples.toy()
+    run, question = findings["interchange"][-1], findings["questions"][0]
+    assert "\u201charmful\u201d run" in _said(findings, "L2.E5"), "sides of other prompts keep their own names"
+    run.update(positive=question["positive"], negative=question["negative"])
+    said = _said(findings, "L2.E5")
+    assert "in a run with refusal by that of one without removes" in said
+    assert "putting it into a run without brings" in said
+    assert "score >=" not in said
+
+
 def test_inert_expert_is_association_only() -> None:
     said = _said(samples.toy(), "L1.E1")
     assert said.endswith("but swapping it or knocking it out changed nothing (exactly 0): association only.")
