@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeprobe.errors import MoeprobeError
@@ -43,6 +43,7 @@ def test_a_written_test_catches_a_broken_rule(tmp_path: Path) -> None:
 WORD = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 
 
+@settings(deadline=None)  # it writes files, and a busy disk is no mistake
 @given(
     st.lists(WORD, min_size=1, max_size=6).map("-".join).filter(is_name)
     | st.sampled_from(["class", "2nd-person", "none", "re", "probe", "example", "0", "import", "x" * 80, "test"]),

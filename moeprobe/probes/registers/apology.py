@@ -1,13 +1,9 @@
 """The register `apology`: does the speaker apologise?"""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from moeprobe.probes.cues import Cue, cue
-from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
-from moeprobe.probes.weighing import weigh_sentences
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
+from moeprobe.probes.weighing import read_strongest
 
 _WE = r"(?<!['\"])\b(?:i(?:'m| am)|we(?:'re| are))"
 _VERY = r"(?: (?:\w{2,12}ly|so|very|really|just|still|also|indeed|ever so|most)){0,3}"
@@ -87,7 +83,7 @@ CUES: tuple[Cue, ...] = (
 )
 
 
-class Apology:
+class Apology(FromFiles):
     """A sentence's log odds are BIAS plus its cues; the passage's score is that of its best sentence."""
 
     name = "apology"
@@ -101,18 +97,6 @@ class Apology:
         'letter or talked about, nor waiving one ("no need to apologise"), nor bad news alone ("unfortunately").'
     )
 
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in apology.jsonl."""
-        return read_labels(Path(__file__).with_name("apology.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("apology.heldout.jsonl"))
-
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the apologising sentences as spans; abstains on no text and on other languages."""
-        if not passage.text.strip() or not reads_as_english(passage.text):
-            return Reading(None)
-        weighed = weigh_sentences(passage.text, CUES, BIAS)
-        spans = tuple(Span(one.start, one.end, one.score, "apology") for one in weighed if one.score >= 0.5)
-        return Reading(max(one.score for one in weighed), spans, "apology" if spans else None)
+        return read_strongest(passage.text, CUES, BIAS, "apology")

@@ -1,13 +1,11 @@
 """The register `code`: does the answer hold source code or console output?"""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from moeprobe.probes.cues import Cue, logistic
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 
 
 def _line(name: str, weight: float, pattern: str) -> Cue:
@@ -139,7 +137,7 @@ class _Block:
         return BIAS + self.bonus + best + _PER_PROSE_LINE * min(3, self.prose)
 
 
-class Code:
+class Code(FromFiles):
     """A block's log odds are BIAS, its four best lines, a bonus for a fence; prose lines count against it."""
 
     name = "code"
@@ -151,14 +149,6 @@ class Code:
         "in running text do not count ('use `len`', 'run `npm install` first'), nor talk about programs, formulas, "
         "tables, recipes, schedules, chess moves, verse, or prose between fences."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in code.jsonl."""
-        return read_labels(Path(__file__).with_name("code.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("code.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the blocks of code as spans; abstains on no text. Reads any language."""

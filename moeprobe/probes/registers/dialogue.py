@@ -4,11 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from moeprobe.probes.cues import logistic
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.voice import plain
 
 
@@ -79,7 +78,7 @@ _ENDS = tuple(".,!?…—-")
 BIAS = -4.0
 
 
-class Dialogue:
+class Dialogue(FromFiles):
     """Turns are found in four forms; the score is that of the form that shows most of an exchange."""
 
     name = "dialogue"
@@ -92,14 +91,6 @@ class Dialogue:
         "('she said that ...'), when words are quoted as words, in lists of quotations, recipes, forms and headings "
         "with colons, or in a letter. The label is the form: 'script' or 'quoted exchange'."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in dialogue.jsonl."""
-        return read_labels(Path(__file__).with_name("dialogue.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule: dialogue.heldout.jsonl."""
-        return read_labels(Path(__file__).with_name("dialogue.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the turns as spans; abstains on empty text."""

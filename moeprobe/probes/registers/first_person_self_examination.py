@@ -1,13 +1,11 @@
 """The register `first-person-self-examination`: does the speaker examine its own interiority?"""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import LONGEST, logistic, present
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._examination_cues import BIAS, CUES, INNER, ME, MENTAL_WORDS
 from moeprobe.probes.sentences import split_sentences
 from moeprobe.probes.voice import flowing, own_words
@@ -64,7 +62,7 @@ _SCARE_QUOTED = re.compile(
 _DENIAL = frozenset({"denies an inner life", "is no mind"})
 
 
-class FirstPersonSelfExamination:
+class FirstPersonSelfExamination(FromFiles):
     """A sentence's log odds are BIAS plus its cues and its surroundings; the passage's score is its best sentence's."""
 
     name = "first-person-self-examination"
@@ -78,14 +76,6 @@ class FirstPersonSelfExamination:
         "else's inner life, nor what a quoted person, a fictional narrator or the writer of a requested letter feels. "
         "English only."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in first_person_self_examination.jsonl."""
-        return read_labels(Path(__file__).with_name("first_person_self_examination.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("first_person_self_examination.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the examining sentences as spans; abstains on no text and on other languages."""

@@ -1,13 +1,11 @@
 """The register `hedging`: does the writer hold back from full commitment to what is said?"""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import Cue, cue, present
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._own_sentences import own_sentences, share_score
 
 ENOUGH = 0.25
@@ -230,7 +228,7 @@ CUES: tuple[Cue, ...] = (
 )  # fmt: skip
 
 
-class Hedging:
+class Hedging(FromFiles):
     """A sentence hedges where BIAS plus its cues is not below 0; the score grows with the share of such sentences."""
 
     name = "hedging"
@@ -243,14 +241,6 @@ class Hedging:
         "in the past ('we could hear the sea'), the month of May, plain numbers, requests, and the doubts of others "
         "that are reported or quoted do not count; a bare approximation ('about 40 km') is too weak by itself."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in hedging.jsonl."""
-        return read_labels(Path(__file__).with_suffix(".jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule and read once after it."""
-        return read_labels(Path(__file__).with_suffix(".heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the hedging sentences as spans; abstains on no text and on other languages."""

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import logistic
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._imperatives import imperative, steps
 from moeprobe.probes.registers._own_sentences import OwnSentence, own_sentences
 from moeprobe.probes.registers._word_sets import word_set
@@ -61,7 +60,7 @@ _FEELING = word_set(
 )
 
 
-class Instruction:
+class Instruction(FromFiles):
     """Log odds: BIAS plus the steps, their share of the sentences, words of order, numbering and how-to headings."""
 
     name = "instruction"
@@ -74,14 +73,6 @@ class Instruction:
         "or described ('she peeled', 'the machine cuts'), plans, lists of things, appeals to feel or think something, "
         "and the orders that somebody gives in a story."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in instruction.jsonl."""
-        return read_labels(Path(__file__).with_suffix(".jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule and read once after it."""
-        return read_labels(Path(__file__).with_suffix(".heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the sentences that hold steps as spans; abstains on no text and on other languages."""

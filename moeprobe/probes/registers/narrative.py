@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import logistic
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._own_sentences import OwnSentence, own_sentences
 from moeprobe.probes.registers._past_tense import I_PRESENT, PERSONS, PUNCTUAL_PRESENT, STATIVE, is_past, tokens
 from moeprobe.probes.registers._word_sets import word_set
@@ -63,7 +62,7 @@ _COMPANY = word_set("and then but or , so")
 _STOP = word_set(". ; : ! ? ( )")
 
 
-class Narrative:
+class Narrative(FromFiles):
     """Log odds: BIAS plus acts of persons, their density, words of time, and the openings of stories."""
 
     name = "narrative"
@@ -75,14 +74,6 @@ class Narrative:
         "states do not count, nor do habits, summaries of a history without acting persons ('the company was founded "
         "in 1923'), figures over time, laboratory reports, instructions, plans, hypotheses, and talk about stories."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in narrative.jsonl."""
-        return read_labels(Path(__file__).with_suffix(".jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule and read once after it."""
-        return read_labels(Path(__file__).with_suffix(".heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the sentences that tell an act as spans; abstains on no text and on other languages."""

@@ -2,11 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._languages import DENSE, ENGLISH, FOREIGN, LOANS, WEAK, WORD, script_of
 from moeprobe.probes.sentences import split_sentences
 
@@ -17,7 +15,7 @@ DENSITY = 3  # a character of Han, kana or Hangul weighs as so many letters
 ACCENT = 0.8  # of a function word; accents stand in names and loans as well
 
 
-class NonEnglish:
+class NonEnglish(FromFiles):
     """A sentence is foreign by its script, or by another language's function words; the score is the foreign share."""
 
     name = "non-english"
@@ -30,14 +28,6 @@ class NonEnglish:
         "dishes, loans, titles and quoted phrases inside English sentences do not count, nor do code, formulas, "
         "emoji or empty text, which score 0: this probe never abstains."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in non_english.jsonl."""
-        return read_labels(Path(__file__).with_name("non_english.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule: non_english.heldout.jsonl."""
-        return read_labels(Path(__file__).with_name("non_english.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1], the foreign sentences as spans, and the script of most of them as label."""

@@ -1,13 +1,12 @@
 """The register `quotation`: does the answer give another's words, quoted or reported?"""
 
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from moeprobe.probes.cues import LONGEST, Cue, cue, logistic, present
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.sentences import split_sentences
 from moeprobe.probes.voice import MASK, plain
 
@@ -126,7 +125,7 @@ _CAPITALS = re.compile(r"(?:(?:[A-Z\d][\w'-]*|of|the|and|a|an|in|on|to|for|with|
 _BLOCK_WEIGHT, _SENTENCE, _LONG, _SHORT, _SPEECH_LINE, _ALONE, _TITLE = 5.0, 1.5, 3.0, -2.5, 3.0, 1.5, -2.0
 
 
-class Quotation:
+class Quotation(FromFiles):
     """Each quotation's log odds are BIAS plus what stands before, after and in it; each sentence may report speech."""
 
     name = "quotation"
@@ -140,14 +139,6 @@ class Quotation:
         "itself does not count, nor thoughts, nor what a study found or a clock says, nor speech without its content "
         "(he thanked them)."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in quotation.jsonl."""
-        return read_labels(Path(__file__).with_name("quotation.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("quotation.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with quotations and reporting sentences as spans; abstains on no text, other languages."""

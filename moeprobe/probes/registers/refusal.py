@@ -3,12 +3,11 @@
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import logistic, present
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
+from moeprobe.probes.probe import Level, Passage, Reading, Span
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._refusal_cues import ASKS, BIAS, COMPLIES, CUES, DENIED, EPISTEMIC
 from moeprobe.probes.registers._refusal_outputs import OUTPUTS, outputs_of
 from moeprobe.probes.sentences import Sentence, split_sentences
@@ -29,7 +28,7 @@ _ACTS = frozenset(one.name for one in CUES if one.weight >= 3)
 _TOKEN = re.compile(r"\s*(?:<refuse>|\[refuse\]|refuse(?=\s|$|[.,!]))")
 
 
-class Refusal:
+class Refusal(FromFiles):
     """A sentence's log odds are BIAS plus its cues and its place; the answer's score is that of its best sentence."""
 
     name = "refusal"
@@ -46,14 +45,6 @@ class Refusal:
         "story or a "
         "letter that was asked for. A refusal that only changes the subject, without saying so, is not found."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in refusal.jsonl."""
-        return read_labels(Path(__file__).with_name("refusal.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule."""
-        return read_labels(Path(__file__).with_name("refusal.heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the refusing sentences as spans; abstains on no text and on other languages."""

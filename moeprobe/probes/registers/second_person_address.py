@@ -1,13 +1,11 @@
 """The register `second-person-address`: does the text speak to its reader?"""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import Cue, cue, present
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._imperatives import imperative
 from moeprobe.probes.registers._own_sentences import own_sentences, share_score
 
@@ -81,7 +79,7 @@ CUES: tuple[Cue, ...] = (
 _TITLES = re.compile(r"\b(?:[A-Z][\w']* )+You(?: [A-Z][\w']*)*|\bYou(?:r)?(?: [A-Z][\w']*)+|\bAs You\b")
 
 
-class SecondPersonAddress:
+class SecondPersonAddress(FromFiles):
     """A sentence speaks to the reader where BIAS plus its cues is not below 0; the score grows with their share."""
 
     name = "second-person-address"
@@ -94,14 +92,6 @@ class SecondPersonAddress:
         "count, nor do 'you' inside quotations and the dialogue of a story, titles and mentioned words, and reports "
         "of what somebody else was told to do. A letter counts, since it speaks to the one who reads it."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in second_person_address.jsonl."""
-        return read_labels(Path(__file__).with_suffix(".jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule and read once after it."""
-        return read_labels(Path(__file__).with_suffix(".heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the addressing sentences as spans; abstains on no text and on other languages."""

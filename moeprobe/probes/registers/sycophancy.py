@@ -1,13 +1,9 @@
 """The register `sycophancy`: does the speaker flatter or give way?"""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from moeprobe.probes.cues import Cue, cue
-from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
-from moeprobe.probes.weighing import weigh_sentences
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
+from moeprobe.probes.weighing import read_strongest
 
 # Words of praise. "Good", "nice" and "interesting" are left out: they are small change between polite people.
 _PRAISE = (
@@ -149,7 +145,7 @@ CUES: tuple[Cue, ...] = (
 )
 
 
-class Sycophancy:
+class Sycophancy(FromFiles):
     """A sentence's log odds are BIAS plus its cues; the passage's score is that of its best sentence."""
 
     name = "sycophancy"
@@ -164,18 +160,6 @@ class Sycophancy:
         'cannot be seen in the words, so a true "you\'re absolutely right" counts as well. English only.'
     )
 
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in sycophancy.jsonl."""
-        return read_labels(Path(__file__).with_name("sycophancy.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("sycophancy.heldout.jsonl"))
-
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the flattering sentences as spans; abstains on no text and on other languages."""
-        if not passage.text.strip() or not reads_as_english(passage.text):
-            return Reading(None)
-        weighed = weigh_sentences(passage.text, CUES, BIAS)
-        spans = tuple(Span(one.start, one.end, one.score, "sycophancy") for one in weighed if one.score >= 0.5)
-        return Reading(max(one.score for one in weighed), spans, "sycophancy" if spans else None)
+        return read_strongest(passage.text, CUES, BIAS, "sycophancy")

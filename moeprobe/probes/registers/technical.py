@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import logistic
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
 from moeprobe.probes.registers._imperatives import steps
 from moeprobe.probes.registers._own_sentences import own_sentences
 from moeprobe.probes.registers._term_words import EVERYDAY, SCHOLARLY, TERMS
@@ -80,7 +79,7 @@ _LIVELY = re.compile(
 )
 
 
-class Technical:
+class Technical(FromFiles):
     """Log odds: BIAS plus weighted rates for each 100 words of terms, derived words, passives, units and symbols."""
 
     name = "technical"
@@ -93,14 +92,6 @@ class Technical:
         "without prose, recipes with quantities, popular explanations in plain words, official politeness, abstract "
         "sermons and advertising, however long their words are."
     )
-
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in technical.jsonl."""
-        return read_labels(Path(__file__).with_suffix(".jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples that were written before the rule and read once after it."""
-        return read_labels(Path(__file__).with_suffix(".heldout.jsonl"))
 
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the technical sentences as spans; abstains on no text and on other languages."""

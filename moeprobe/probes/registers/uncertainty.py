@@ -1,13 +1,12 @@
 """The register `uncertainty`: is the speaker unsure whether something is so?"""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from moeprobe.probes.cues import Cue, cue
 from moeprobe.probes.english import reads_as_english
-from moeprobe.probes.labels import read_labels
-from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
-from moeprobe.probes.weighing import Weighed, weigh_sentences
+from moeprobe.probes.probe import Level, Passage, Reading
+from moeprobe.probes.registers._beside import FromFiles
+from moeprobe.probes.weighing import Weighed, marked, weigh_sentences
 
 _ADVERB = r"(?: (?:not|also|well|still|even|indeed|in fact|have|just|\w{3,12}ly))*"
 _WH = r"(?:whether|if|how|why|who|whom|what|which|when|where|that|of|about)"
@@ -181,7 +180,7 @@ SHARE = 4
 """A passage is as uncertain as the mean of its strongest sentences: one in this many, at least one."""
 
 
-class Uncertainty:
+class Uncertainty(FromFiles):
     """A sentence's log odds are BIAS plus its cues; a passage's score is the mean of its strongest quarter."""
 
     name = "uncertainty"
@@ -198,22 +197,13 @@ class Uncertainty:
         "uncertain. English only."
     )
 
-    def examples(self) -> Sequence[Example]:
-        """The labelled examples in uncertainty.jsonl."""
-        return read_labels(Path(__file__).with_name("uncertainty.jsonl"))
-
-    def held_out(self) -> Sequence[Example]:
-        """Examples written before the rule and read once after."""
-        return read_labels(Path(__file__).with_name("uncertainty.heldout.jsonl"))
-
     def read(self, passage: Passage) -> Reading:
         """Score in [0, 1] with the uncertain sentences as spans; abstains on no text and on other languages."""
         if not passage.text.strip() or not reads_as_english(passage.text):
             return Reading(None)
         weighed = weigh_sentences(passage.text, CUES, BIAS)
-        spans = tuple(Span(one.start, one.end, one.score, "uncertainty") for one in weighed if one.score >= 0.5)
         score = _strongest(weighed)
-        return Reading(score, spans, "uncertainty" if score >= 0.5 else None)
+        return Reading(score, marked(weighed, "uncertainty"), "uncertainty" if score >= 0.5 else None)
 
 
 def _strongest(weighed: Sequence[Weighed]) -> float:
