@@ -44,7 +44,7 @@ def test_no_violation(
 def test_no_violation_in_further_experiments(
     browser: Browser, tmp_path: Path, axe: str, made: Path, alone: bool, width: int, dark: bool
 ) -> None:
-    results = [json.loads((made / f"{name}.json").read_text(encoding="utf-8")) for name in COMMANDS]
+    results = [json.loads((made / f"{name}.json").read_text(encoding="utf-8")) for name in (*COMMANDS, "behaviour")]
     path = tmp_path / "page.html"
     path.write_text(render([] if alone else [samples.toy()], results), encoding="utf-8")
     page = browser.open(path, width=width, dark=dark)
