@@ -1,14 +1,18 @@
-"""How large is a report, and what is it made of? Findings of a 40 x 256 model with 200 generations of 1,000 tokens.
+"""How large is a report, how fast does it load? Findings of a 40 x 256 model with 200 generations of 1,000 tokens.
 
     python benchmarks/report_size.py [--out report.html] [--findings findings.json] [--generations 200] [--tokens 1000]
 
 The findings are made up, but in the form and the entropy of real ones: words by Zipf's law, gate weights of chosen
-experts, evidence of twenty leaders. `document` is what the tests of the report's size use, too.
+experts, evidence of twenty leaders. `document` is what the tests of the report's size use, too. Where Chromium is
+installed, the time to its load event is measured as well, with requests and messages on the console.
 """
 
 import argparse
 import gzip
 import json
+import statistics
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -223,6 +227,32 @@ def _beside(rng: np.random.Generator, sizes: tuple[int, int], tokens: int, texts
     }  # fmt: skip
 
 
+def load(content: str, times: int = 5) -> tuple[list[float], list[str], list[str]]:
+    """Open the page in headless Chromium: seconds to the end of its load event, requests, messages on the console."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/report"))
+    from report_browser import Browser, missing
+
+    if reason := missing():
+        print(f"not loaded: {reason}")
+        return [], [], []
+    seconds, requests, complaints = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        path.write_text(content, encoding="utf-8")
+        browser = Browser(Path(folder) / "profile")
+        try:
+            browser.open(path).close()  # the first tab of a browser pays for its start
+            for _ in range(times):
+                tab = browser.open(path)
+                seconds.append(tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
+                requests += tab.requests()
+                complaints += tab.complaints()
+                tab.close()
+        finally:
+            browser.close()
+    return seconds, requests, complaints
+
+
 def main() -> None:
     """Print the size of the page and of its parts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -246,6 +276,12 @@ def main() -> None:
         content = part.encode()
         print(f"{name}: {len(content):,} bytes ({len(gzip.compress(content)):,} gzipped)")
     print(f"findings.json: {len(json.dumps(made)):,} bytes")
+    seconds, requests, complaints = load(page)
+    if seconds:
+        print(
+            f"load event: median {statistics.median(seconds):.2f} s of {len(seconds)} ({min(seconds):.2f} to "
+            f"{max(seconds):.2f}); {len(requests)} requests, {len(complaints)} messages on the console"
+        )
     if given.out:
         given.out.write_text(page, encoding="utf-8")
 

@@ -114,6 +114,7 @@ def _against(sorter: Json, row: Json) -> str:
 
 def _warning(sorter: Json, leading: Json | None, voice: Voice) -> str:
     low, high = sorter["ci"]
+    low, high = (low, high) if sorter["auc"] >= 0.5 else (1 - high, 1 - low)  # turned as the AUC before it
     hold = {
         "length": "Lengths were matched, but what goes with long or short answers was not.",
         "prompt words": "What was found may go with the topic of the prompts. Prompts of the same topics on both sides "
@@ -122,7 +123,7 @@ def _warning(sorter: Json, leading: Json | None, voice: Voice) -> str:
     }[sorter["sorter"]]
     ahead = "" if leading is None else _against(sorter, leading).replace("the expert", "the leading expert")
     interval = figures.interval((low, high), digits=2)
-    return f"{NAMES[sorter['sorter']]} {_apart(sorter, voice)}, interval {interval}.{ahead} {hold}"
+    return f"{NAMES[sorter['sorter']]} {_apart(sorter, voice)}, 95 % interval {interval}.{ahead} {hold}"
 
 
 def _sorter(one: Json) -> Sorter:

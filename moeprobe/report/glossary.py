@@ -47,10 +47,10 @@ TERMS: tuple[Term, ...] = (
          ("false discoveries",)),
     Term("interval", "95 % interval", "A range made so that 95 of 100 such ranges hold the true value, if the "
          "assumptions hold.", ("95 % intervals", "intervals: 95 %")),
-    Term("p", "p", "How often chance alone would give a result at least as strong as this one, if nothing were there. Of "
-         "many p values some are small by chance; q and family-wise p take that into account.", ("p values",)),
-    Term("auc", "Separation, AUC", "The chance that a generation of one side has the larger value than one of the other. "
-         "0.5 is guessing; 1 and 0 tell the sides apart without fail.", ("separation AUC", "AUC")),
+    Term("p", "p", "How often chance alone would give a result at least as strong as this one, if nothing were there. "
+         "Of many p values some are small by chance; q and family-wise p take that into account.", ("p values",)),
+    Term("auc", "Separation, AUC", "The chance that a generation of one side has the larger value than one of the "
+         "other. 0.5 is guessing; 1 and 0 tell the sides apart without fail.", ("separation AUC", "AUC")),
     Term("points", "Points", "Percentage points: from 20 % to 30 % are 10 points.", ("percentage points",)),
     Term("t", "t", "A difference divided by its own uncertainty. Around 0: nothing to see; far from 0: hard to explain "
          "by chance alone.", ("effect, t",)),
@@ -85,10 +85,10 @@ TERMS: tuple[Term, ...] = (
     Term("stepdown", "Step-down p, family-wise p", "A chance of error that holds for all tests of a family together: "
          "if nothing is there, only in 5 % of such studies does a single one fall below 0.05.",
          ("step-down", "family-wise")),
-    Term("moderated", "Moderated t-test", "A t-test in which the spread of each expert is drawn a little towards that of "
-         "all, so that few data with little spread by luck do not make a discovery.", ("moderated",)),
-    Term("bootstrap", "Bootstrap", "An interval found by drawing the same data again and again, with repeats, and seeing "
-         "how far the result moves.", ()),
+    Term("moderated", "Moderated t-test", "A t-test in which the spread of each expert is drawn a little towards that "
+         "of all, so that few data with little spread by luck do not make a discovery.", ("moderated",)),
+    Term("bootstrap", "Bootstrap", "An interval found by drawing the same data again and again, with repeats, and "
+         "seeing how far the result moves.", ()),
     Term("sham", "Sham", "Another site, much like the one examined, treated in the same way to see what the treatment "
          "alone does.", ("shams",)),
     Term("tokens-only", "Beyond tokens", "What is left of a difference when each token is compared only with the same "

@@ -147,7 +147,8 @@ def _length(question: Json, voice: Voice) -> list[Limit]:
     return [
         Limit(
             "Not that length plays no part",
-            f"Mean token counts, {voice.one} to {voice.other} {voice.about}, stood {figures.number(before, 2)} to 1 before matching and "
+            f"Mean token counts, {voice.one} to {voice.other} {voice.about}, stood "
+            f"{figures.number(before, 2)} to 1 before matching and "
             f"{figures.number(after, 2)} to 1 after. {method}",
         )
     ]

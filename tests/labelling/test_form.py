@@ -15,6 +15,7 @@ from tests.labelling.test_reading_back import KEY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
+import report_axe
 import report_browser
 
 SAVED = """
@@ -69,3 +70,18 @@ def test_the_policy_lets_nothing_in() -> None:
     assert "http" not in policy
     rows = page.partition('id="rows">')[2].partition("</script>")[0]
     assert [row["id"] for row in json.loads(rows)] == [one.id for one in KEY.windows]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
+def test_the_form_breaks_no_rule_of_axe(
+    browser: report_browser.Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    axe = report_axe.source()
+    write_sheet(KEY, tmp_path / "form.html")
+    page = browser.open(tmp_path / "form.html", width=width, dark=dark)
+    page.press("1")
+    page.press("ArrowLeft")  # the answer given is pressed now: its colours count, too
+    found = report_axe.violations(page, axe)
+    page.close()
+    assert found == []

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import report_browser
+import report_results
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[report_browser
     opened = report_browser.Browser(tmp_path_factory.mktemp("profile"))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one result of each command, as a user makes it."""
+    return report_results.write_results(tmp_path_factory.mktemp("results"))

@@ -1,38 +1,26 @@
-"""axe-core over whole pages. It is not shipped (MPL): `npm pack axe-core`, and point MOEPROBE_AXE to axe.min.js."""
+"""What a reader with a screen reader, a keyboard or little sight needs: axe-core, sizes of targets, headings."""
 
-import os
+import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
+import report_axe
 import report_samples as samples
-from report_browser import Browser, Page
+from report_axe import violations
+from report_browser import Browser
+from report_results import COMMANDS
 
 from moeprobe.report import render
 
 pytestmark = pytest.mark.browser
-PLACES = [
-    Path(os.environ["MOEPROBE_AXE"]) if os.environ.get("MOEPROBE_AXE") else None,
-    Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js",
-]
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 OPEN_ALL = "document.querySelectorAll('details').forEach((one) => { one.open = true; })"
-FOUND = "then((done) => done.violations.map((one) => [one.id, one.nodes.slice(0, 3).map((node) => node.html)]))"
+LEVELS = "Array.from(document.querySelectorAll('h1,h2,h3,h4,h5,h6'), (one) => Number(one.tagName[1]))"
 
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    found = next((place for place in PLACES if place is not None and place.is_file()), None)
-    if found is None:
-        pytest.skip("axe-core is not here: set MOEPROBE_AXE to its axe.min.js, or put it into node_modules")
-    return found.read_text(encoding="utf-8")
-
-
-def violations(page: Page, axe: str) -> list[Any]:
-    page.evaluate(f"{axe};0")
-    found: list[Any] = page.evaluate(f"axe.run(document, {{runOnly: {{type: 'tag', values: {TAGS}}}}}).{FOUND}")
-    return found
+    return report_axe.source()
 
 
 @pytest.mark.parametrize("text", [True, False], ids=["text", "no-text"])
@@ -49,6 +37,26 @@ def test_no_violation(
     found = violations(page, axe)
     page.close()
     assert found == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_violation_in_further_experiments(
+    browser: Browser, tmp_path: Path, axe: str, made: Path, alone: bool, width: int, dark: bool
+) -> None:
+    results = [json.loads((made / f"{name}.json").read_text(encoding="utf-8")) for name in (*COMMANDS, "behaviour")]
+    path = tmp_path / "page.html"
+    path.write_text(render([] if alone else [samples.toy()], results), encoding="utf-8")
+    page = browser.open(path, width=width, dark=dark)
+    page.evaluate(OPEN_ALL)
+    found, levels = violations(page, axe), page.evaluate(LEVELS)
+    wide, complaints = page.evaluate("document.documentElement.scrollWidth"), page.complaints()
+    page.close()
+    assert found == []
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert wide <= width
+    assert complaints == []
 
 
 def test_axe_bites(browser: Browser, tmp_path: Path, axe: str) -> None:
@@ -81,9 +89,7 @@ def test_headings_go_down_one_step_at_a_time(browser: Browser, tmp_path: Path) -
     path = tmp_path / "page.html"
     path.write_text(render([samples.several(), samples.smollm()]), encoding="utf-8")
     page = browser.open(path)
-    levels = page.evaluate(
-        "Array.from(document.querySelectorAll('h1,h2,h3,h4,h5,h6'), (one) => Number(one.tagName[1]))"
-    )
+    levels = page.evaluate(LEVELS)
     page.close()
     assert levels[0] == 1
     assert levels.count(1) == 1

@@ -2,8 +2,9 @@
 
 import re
 
+import pytest
 import report_samples as samples
-from report_hostile import Outline
+from report_hostile import STRINGS, Outline
 
 from moeprobe.report import render
 from moeprobe.report.glossary import TERMS, Glossary
@@ -51,3 +52,21 @@ def test_the_glossary_explains_with_words_it_has() -> None:
     for term in TERMS:
         assert term.meaning.endswith("."), term.key
         assert len(re.findall(r"\w+", term.meaning)) >= 8, term.key
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_a_hostile_text_is_escaped_between_the_links(text: str) -> None:
+    said = f"The router {text} chose an expert"
+    linked = Glossary().link(said)
+    page = Outline(str(linked))
+    assert {tag for tag, _ in page.tags} == {"a"}
+    assert all(names == ("class", "href") for _, names in page.tags)
+    assert {value for _, name, value in page.values if name == "class"} == {"term"}
+    assert "".join(page.text) == said
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_named_terms_hold_nothing_of_the_text(text: str) -> None:
+    own = {term.word for term in TERMS}
+    for link in Glossary().named_in(f"{text} entropy {text}"):
+        assert "".join(Outline(str(link)).text) in own

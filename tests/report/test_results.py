@@ -1,51 +1,20 @@
 """Results of further experiments on the page: made by the commands, read with suspicion, shown with their texts."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_samples
 from click.testing import CliRunner
+from report_hostile import STRINGS, Outline, poisoned
+from report_results import COMMANDS
 
 from moeprobe.cli.main import cli
 from moeprobe.errors import FindingsError
 from moeprobe.report import as_json, as_markdown, render
 from moeprobe.report.results import SCHEMAS, load_result, part_of
-
-PROMPTS = Path(__file__).parents[2] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl"
-SORRY = """
-from moeprobe.probes import Example, Reading
-
-class Sorry:
-    name, version, level, definition = "sorry", "1", "generation", "Begins with sorry."
-    def examples(self):
-        return [Example("sorry", 1), Example("the", 0)]
-    def read(self, passage):
-        return Reading(float(passage.text.startswith("sorry")))
-"""
-FROM = ["--pairs", str(PROMPTS), "--positive", "triggered"]
-GENERATED = [*FROM, "--limit", "3", "--max-new-tokens", "5", "--site", "L2.E5"]
-COMMANDS = {
-    "behaviour": ["behaviour", "compiled", *GENERATED],
-    "rescue": ["rescue", "compiled", *GENERATED],
-    "dose": ["dose", "-m", "compiled", *FROM, "--site", "L2.E5", "--bias", "-4,0,4", "--scale", ""],
-    "cascade": ["cascade", "-m", "compiled", *FROM, "--site", "L1.E1", "--toward", "sorry"],
-    "coalition": ["coalition", "-m", "compiled", *FROM, "--among", "L2-L3.E*", "--null", "3"],
-    "screen": ["screen", "-m", "compiled", *FROM],
-}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one result of each command, as a user makes it."""
-    folder = tmp_path_factory.mktemp("results")
-    (folder / "sorry.py").write_text(SORRY)
-    for name, arguments in COMMANDS.items():
-        probe = ["--probe", str(folder / "sorry.py")] if name in ("behaviour", "rescue") else []
-        done = CliRunner().invoke(cli, ["interchange", *arguments, *probe, "-o", str(folder / f"{name}.json")])
-        assert done.exit_code == 0, (name, done.output, done.exception)
-    return folder
 
 
 def document(made: Path, name: str) -> dict[str, Any]:
@@ -133,6 +102,20 @@ def test_hostile_texts_are_escaped_and_no_text_leaves_them_out(made: Path) -> No
     assert "alert(1)" not in private
     assert "alert" not in as_markdown([], [hostile])
     assert "alert" not in as_json([], [hostile])
+
+
+@cache
+def outline(made: Path, text: str) -> Outline:
+    """The page of all results with `text` before every string of theirs."""
+    return Outline(render([], [poisoned(document(made, name), text) for name in sorted(COMMANDS)]))
+
+
+@pytest.mark.parametrize("text", STRINGS)
+def test_no_string_of_a_result_adds_a_tag_or_an_attribute(made: Path, text: str) -> None:
+    plain, hostile = outline(made, "x"), outline(made, text)
+    assert hostile.tags == plain.tags
+    assert [name for name, _ in hostile.raw] == [name for name, _ in plain.raw]
+    assert hostile.source("script:text") == plain.source("script:text")
 
 
 def test_findings_and_results_share_a_page(made: Path, tmp_path: Path) -> None:
