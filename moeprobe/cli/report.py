@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from moeprobe.findings import Findings
 
 # Suffix of the output -> form of the report.
-_FORMS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
+_FORMS = {"": "html", ".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
 
 
 @click.command(short_help="One offline HTML page that anyone can read.")
@@ -75,7 +75,7 @@ def report(
 
 
 def _form(out: Path | None, form: str | None) -> str:
-    """The form that was asked for, else that of the suffix.
+    """The form that was asked for, else that of the suffix; a name without one is a page.
 
     Raises:
         click.UsageError: no form was named and the suffix is of none.

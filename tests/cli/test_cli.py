@@ -120,7 +120,7 @@ def test_probes(run: Run, tmp_path: Path) -> None:
         (["info", "nowhere"], 1, "is no trace"),
         (["correlate", "nowhere", "--by", "label"], 1, "is no trace"),
         (["correlate", "nowhere"], 2, "--probe"),
-        (["correlate", "nowhere", "--by", "label", "--probe", "refusal"], 2, "either"),
+        (["correlate", "nowhere", "--by", "label", "--probe", "refusal"], 2, "Give one of"),
         (["interchange", "nowhere.json"], 1, "Could not read nowhere.json"),
         (["report", "nowhere.json", "-o", "x"], 1, "Could not read nowhere.json"),
         (["report", "-o", "x"], 2, "FINDINGS"),
