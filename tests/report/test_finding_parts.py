@@ -149,7 +149,7 @@ def test_warnings_only_where_something_sorts() -> None:
     seen = confounds_view(question, rows, voice_of(question), text=True)
     assert seen is not None
     assert [one.split(" tells")[0] for one in seen.warnings] == ["Length alone"]
-    assert "AUC 0.90" in seen.warnings[0]
+    assert "(AUC 0.90), 95 % interval [0.80, 0.98]" in seen.warnings[0], "both turned"
 
 
 def test_without_confounds_or_evidence_the_page_stands() -> None:
