@@ -10,7 +10,6 @@ installed, the time to its load event is measured as well, with requests and mes
 import argparse
 import gzip
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ Json = dict[str, Any]
 LEADERS = 20
 BINS = 12
 SIDES = ("positive", "negative")
+QUALITY = ("precision", "recall", "specificity", "balanced_accuracy", "f1", "auc")
 
 
 def document(
@@ -173,7 +173,9 @@ def _question(
     return {
         "name": "refusal", "kind": "probe", "version": "1.0", "definition": "The model declines.",
         "positive": "score >= 0.5", "negative": "score < 0.5",
-        "quality": {"examples": 60, **dict.fromkeys(("precision", "recall", "balanced_accuracy"), rate)},
+        "parameters": {},
+        "quality": {"on": "held-out examples", "examples": 60, **dict.fromkeys(QUALITY, rate)},
+        "attenuation": {"factor": rate, "share": rate, "basis": "60 examples like the rest"},
         "grouping": {"by": None, "positive": None, "negative": None, "only": None},
         "design": {
             "kind": "two groups", "unit": "generation", "units": sum(sizes), "pairs": None, "segment": "answer", **arms,
@@ -279,7 +281,7 @@ def main() -> None:
     seconds, requests, complaints = load(page)
     if seconds:
         print(
-            f"load event: median {statistics.median(seconds):.2f} s of {len(seconds)} ({min(seconds):.2f} to "
+            f"load event: median {np.median(seconds):.2f} s of {len(seconds)} ({min(seconds):.2f} to "
             f"{max(seconds):.2f}); {len(requests)} requests, {len(complaints)} messages on the console"
         )
     if given.out:

@@ -321,8 +321,7 @@ def _timeline(timeline: Json, positions: Json, voice: Voice) -> Timeline:
         for number, side in enumerate(SIDES)
     ]
     rows = [
-        (f"{edges[i] + 1:,} to {edges[i + 1]:,}", [_cell(timeline[side], positions[side], i) for side in SIDES])
-        for i in range(len(edges) - 1)
+        (_place(edges, i), [_cell(timeline[side], positions[side], i) for side in SIDES]) for i in range(len(edges) - 1)
     ]
     bins = len(edges) - 1
     shown = range(0, bins + 1, max(1, math.ceil(bins / 6)))
@@ -333,6 +332,12 @@ def _timeline(timeline: Json, positions: Json, voice: Voice) -> Timeline:
         rows=rows,
         words=_timeline_words(timeline, edges),
     )
+
+
+def _place(edges: Sequence[int], index: int) -> str:
+    """The tokens of a part, counted from 1: ``13 to 24``, or ``5`` where it is a single one."""
+    first, last = edges[index] + 1, edges[index + 1]
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _cell(line: Json, counted: Json, index: int) -> str:
@@ -358,7 +363,7 @@ def _timeline_words(timeline: Json, edges: Sequence[int]) -> str:
         return f"In none of {figures.count(bins, 'part')} of the text do the two 95 % intervals lie apart."
     if len(apart) == bins:
         return "In all parts of the text the two 95 % intervals lie apart."
-    where = ", ".join(f"{edges[i] + 1:,} to {edges[i + 1]:,}" for i in apart[:4])
+    where = ", ".join(_place(edges, i) for i in apart[:4])
     more = f" and {len(apart) - 4} more" if len(apart) > 4 else ""
     return f"The two 95 % intervals lie apart in {len(apart)} of {bins} parts: at tokens {where}{more}."
 

@@ -15,7 +15,7 @@ from report_hostile import STRINGS, Outline, poisoned
 
 from moeprobe.report import render
 from moeprobe.report.confounds import confounds_view, tells
-from moeprobe.report.evidence import HEIGHT, Scale, evidence_view
+from moeprobe.report.evidence import HEIGHT, Scale, _place, evidence_view
 from moeprobe.report.voice import voice_of
 from moeprobe.report.windows import window_pairs
 
@@ -149,7 +149,7 @@ def test_warnings_only_where_something_sorts() -> None:
     seen = confounds_view(question, rows, voice_of(question), text=True)
     assert seen is not None
     assert [one.split(" tells")[0] for one in seen.warnings] == ["Length alone"]
-    assert "AUC 0.90" in seen.warnings[0]
+    assert "(AUC 0.90), 95 % interval [0.80, 0.98]" in seen.warnings[0], "both turned"
 
 
 def test_without_confounds_or_evidence_the_page_stands() -> None:
@@ -289,6 +289,10 @@ def test_hostile_text_in_evidence_runs_nothing(show: Open, group: int) -> None:
     assert page.requests() == []
     assert page.evaluate("document.querySelectorAll('img, iframe, object, base, link, [onerror]').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_a_part_of_one_token_is_called_by_its_number() -> None:
+    assert [_place([0, 1, 3], index) for index in (0, 1)] == ["1", "2 to 3"]
 
 
 @pytest.mark.browser
