@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from moeprobe.errors import ProbeError
-from moeprobe.probes import Example, Passage, Probe, check_probe_quality, checked, load_probe
+from moeprobe.probes import Example, Passage, Probe, Reading, check_probe_quality, checked, load_probe
 
 if TYPE_CHECKING:
     from moeprobe.probes import CheckedProbe
@@ -89,7 +89,7 @@ def check_probe(
     if spec is not None and not breaches:
         breaches += _process_breaches(judge, spec, texts, seconds)
     if own and not breaches:
-        breaches += _quality_breaches(judge, own)
+        breaches += _quality_breaches(judge, own, seconds)
     if speed and not breaches:
         breaches += _speed_breaches(judge, seconds)
     if breaches:
@@ -117,20 +117,18 @@ def _reading_breaches(
     judge: "CheckedProbe", again: "CheckedProbe | None", texts: dict[str, Passage], seconds: float
 ) -> list[str]:
     """Every text once, then again in another order and by a fresh copy."""
-    breaches, first = [], {}
+    breaches: list[str] = []
+    first: dict[str, Reading] = {}
     for what, passage in texts.items():
-        try:
-            with _at_most(seconds):
-                first[what] = judge.read(passage)
-        except ProbeError as problem:
-            breaches.append(f"On {what}: {problem}")
-        except _TooSlow:
-            breaches.append(f"On {what} ({len(passage.text):,} characters): no answer within {seconds:g} seconds.")
+        with _noted(breaches, f"On {what}", seconds, passage):
+            first[what] = judge.read(passage)
     for reader, when in ((judge, "after other texts"), (again, "in a second copy of the probe")):
         for what in reversed(first):
-            if reader is None or reader.read_once(texts[what]) == first[what]:
+            if reader is None:
                 continue
-            breaches.append(f"On {what}: another answer {when}. Remove randomness and memory from read().")
+            with _noted(breaches, f"On {what}, {when}", seconds, texts[what]):
+                if reader.read_once(texts[what]) != first[what]:
+                    breaches.append(f"On {what}: another answer {when}. Remove randomness and memory from read().")
     return breaches
 
 
@@ -151,11 +149,14 @@ def _process_breaches(judge: "CheckedProbe", spec: str, texts: dict[str, Passage
         answers = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
         return ["In another process it could not be asked, or did not answer in time."]
-    return [
-        f"On {what}: another answer in another process. Do not go by hash(), or by the order of a set."
-        for (what, passage), said in zip(short.items(), answers, strict=True)
-        if said != _written(judge, passage)
-    ]
+    breaches: list[str] = []
+    for (what, passage), said in zip(short.items(), answers, strict=True):
+        with _noted(breaches, f"On {what}, once more", seconds, passage):
+            if said != _written(judge, passage):
+                breaches.append(
+                    f"On {what}: another answer in another process. Do not go by hash(), or by the order of a set."
+                )
+    return breaches
 
 
 def answer() -> None:
@@ -169,9 +170,21 @@ def _written(judge: "CheckedProbe", passage: Passage) -> str:
     return json.dumps(asdict(judge.read_once(passage)), sort_keys=True)
 
 
-def _quality_breaches(judge: "CheckedProbe", own: tuple[Example, ...]) -> list[str]:
-    quality = check_probe_quality(judge, own)
-    breaches = []
+def _quality_breaches(judge: "CheckedProbe", own: tuple[Example, ...], seconds: float) -> list[str]:
+    breaches: list[str] = []
+    marks = False
+    for number, one in enumerate(own, 1):  # alone first: so a text that cannot be read is named
+        passage = Passage(one.text, one.prompt)
+        with _noted(breaches, f"On its own example {number}", seconds, passage):
+            spans = judge.read_once(passage).spans
+            marks = marks or bool(one.label and spans)
+    if breaches:
+        return breaches
+    quality = None
+    with _noted(breaches, "On its own examples, once more", 60 + seconds * len(own)):
+        quality = check_probe_quality(judge, own)
+    if quality is None:
+        return breaches
     answered = len(own) - len(quality.abstentions)
     balanced = quality.balanced_accuracy
     if answered * 2 < len(own) or balanced.value is None or balanced.low is None:
@@ -184,7 +197,6 @@ def _quality_breaches(judge: "CheckedProbe", own: tuple[Example, ...]) -> list[s
             f"[{balanced.low:.2f}, {balanced.high:.2f}], which includes .5, that of a coin. "
             "Mend the rule, or give more examples."
         )
-    marks = any(judge.read_once(Passage(one.text, one.prompt)).spans for one in own if one.label)
     if judge.level != "generation" and not marks:
         breaches.append(
             f"Its level is {judge.level!r}, but it marks no span in any of its positive examples. Give spans, or write "
@@ -203,6 +215,9 @@ def _speed_breaches(judge: "CheckedProbe", seconds: float) -> list[str]:
                     steepness = min(steepness, _steepness(judge, unit), _steepness(judge, unit))
         except _TooSlow:
             breaches.append(f"On a long run of {unit!r} it takes more than {seconds:g} seconds.")
+            continue
+        except ProbeError as problem:
+            breaches.append(f"On a long run of {unit!r}: {problem}")
             continue
         if steepness > _STEEPEST:
             breaches.append(
@@ -232,6 +247,19 @@ def _time(judge: "CheckedProbe", unit: str, size: int, times: int) -> float:
         judge.read_once(passage)
         taken.append(time.thread_time() - begun)
     return min(taken)
+
+
+@contextlib.contextmanager
+def _noted(breaches: list[str], where: str, seconds: float, passage: Passage | None = None) -> Iterator[None]:
+    """A failure of what runs inside, or more than so many seconds, becomes a breach."""
+    try:
+        with _at_most(seconds):
+            yield
+    except ProbeError as problem:
+        breaches.append(f"{where}: {problem}")
+    except _TooSlow:
+        long = "" if passage is None else f" ({len(passage.text):,} characters)"
+        breaches.append(f"{where}{long}: no answer within {seconds:g} seconds.")
 
 
 class _TooSlow(BaseException):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moeprobe.designs.said import said
 from moeprobe.designs.segments import Segments
 from moeprobe.designs.values import is_number, number_of, value_of
 from moeprobe.errors import StatsError
@@ -33,7 +34,7 @@ class Groups:
         spans: what the probe marked in each generation's text.
         name, kind, version, definition, parameters, positive, negative, quality, attenuation: as in docs/findings.md.
         abstained, unlabelled: how many generations were left out, and why.
-        grouping: how the groups were made (by, positive, negative, only): enough for `regroup`.
+        grouping: how the groups were made (by, positive, negative, only) and what a probe said: enough for `regroup`.
         notes: sentences a reader must see.
         numeric: the question is a number, to be compared as one.
         judged: for each generation the stretches [start, end) of its answer that were judged, where only parts were;
@@ -113,7 +114,7 @@ def probe_groups(
         quality=None if measured is None else quality_json(measured),
         attenuation=_attenuation(measured, generations, member),
         abstained=abstained,
-        grouping={"by": None, "positive": None, "negative": None, "only": only},
+        grouping={"by": None, "positive": None, "negative": None, "only": only, **said(member, readings)},
     )
 
 

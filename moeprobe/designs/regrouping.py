@@ -6,6 +6,7 @@ from typing import Any
 from moeprobe.designs.groups import Groups, is_numeric, label_groups, number_groups, probe_groups
 from moeprobe.designs.imported import IMPORTED, check_same_labels, imported_groups
 from moeprobe.designs.label_records import Labels
+from moeprobe.designs.said import check_same_said
 from moeprobe.designs.segments import Segments
 from moeprobe.errors import FindingsError, LabelError, StatsError
 from moeprobe.fields import Fields
@@ -33,7 +34,8 @@ def regroup(
     Raises:
         FindingsError: the question does not say how it was grouped.
         LabelError: the imported labels are missing, or others than those that were asked with.
-        StatsError: the probe is missing, or is not the one that was asked; or as `probe_groups` and `label_groups`.
+        StatsError: the probe is missing, is not the one that was asked, or answers otherwise by now; or as
+            `probe_groups` and `label_groups`.
     """
     name = str(question.get("name"))
     fields = Fields(question.get("grouping"), f"Question {name!r}, grouping", FindingsError)
@@ -50,7 +52,9 @@ def regroup(
             return number_groups(generations, by, only=only)
         return label_groups(generations, by, positive, negative, only=only)
     _check_same(probe, question)
-    return probe_groups(generations, checked(probe), only=only, segments=segments)
+    groups = probe_groups(generations, checked(probe), only=only, segments=segments)
+    check_same_said(groups.grouping, fields)
+    return groups
 
 
 def _check_same(probe: Probe | None, question: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What the findings file says of a question: checks when it is read."""
 
+import re
 from typing import Any
 
 from moeprobe.errors import FindingsError
@@ -26,6 +27,7 @@ def check_question(item: object, where: str) -> dict[str, Any]:
     fields.optional_text("version")
     check_choice(fields, "kind", ("probe", "label"))
     _check_parameters(fields)
+    _check_grouping(fields)
     check_quality(fields)
     _check_design(Fields(fields.section("design"), f"{where}, design", FindingsError))
     for index, layer in enumerate(fields.items("layers")):
@@ -121,6 +123,20 @@ def _check_coalition(fields: Fields) -> None:
             check_optional(part, key)
     for key in ("tokens_share1", "tokens_share0", "strength"):
         fields.number(key)
+
+
+def _check_grouping(fields: Fields) -> None:
+    """What a probe said of each generation; findings made before it was recorded have neither field."""
+    if fields.data.get("grouping") is None:
+        return
+    grouping = Fields(fields.section("grouping"), f"{fields.where}, grouping", FindingsError)
+    for key, form, words in (
+        ("members", r"[-+.]*", "one of + - . for each generation"),
+        ("readings", r"sha256:[0-9a-f]{64}", '"sha256:" and 64 hexadecimal digits'),
+    ):
+        given = grouping.optional_text(key)
+        if given is not None and not re.fullmatch(form, given):
+            raise FindingsError(f"{grouping.where}: {key!r} must be {words}.")
 
 
 def _check_parameters(fields: Fields) -> None:

@@ -1,8 +1,9 @@
 """Probes made of probes: and, or, not, and reading only a part of the text.
 
 Scores are combined as in Kleene's (1952) three-valued logic, with an abstention as the third value and the fuzzy rules
-of Zadeh (1965) for degrees: the lower score for "and", the higher for "or", one minus the score for "not". Spans are
-combined in the same way at every character.
+of Zadeh (1965) for degrees: the lower score for "and", the higher for "or", one minus the score for "not". Scores are
+combined in the same way at every character. Composed probes hand each other these scores along the text, not only
+their readings: a reading without spans cannot say whether the whole text is meant or no place in it.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from moeprobe.probes.contract import MAX_NAME, CheckedProbe
 from moeprobe.probes.expressions import PLACES
 from moeprobe.probes.parameters import Scalar, spelled
 from moeprobe.probes.probe import LEVELS, THRESHOLD, Example, Level, Passage, Reading, Segment, Span
-from moeprobe.probes.stretches import Value, combined, joined, spans_of, steps_of
+from moeprobe.probes.stretches import Heard, Steps, Value, combined, joined, placed, spans_of, steps_of
 
 Kind = Literal["and", "or", "not", "within"]
 # Printable ASCII without a colon: findings call a label question "label:harmful".
@@ -75,7 +76,8 @@ class ComposedProbe:
         self.name = _name(self.expression)
         self.version = "; ".join(dict.fromkeys(f"{leaf.name} {leaf.version}" for leaf in leaves))
         self.level: Level = max((part.level for part in self.parts), key=LEVELS.index)
-        self.reads_segments = isinstance(place, str) or any(leaf.reads_segments for leaf in [*parts, *leaves])
+        inner = [*parts, *leaves, *([place] if isinstance(place, CheckedProbe) else [])]
+        self.reads_segments = isinstance(place, str) or any(one.reads_segments for one in inner)
         self.parameters = _parameters(leaves)
         self.definition = _definition(self, leaves)
 
@@ -85,35 +87,42 @@ class ComposedProbe:
 
     def read(self, passage: Passage) -> Reading:
         """Let the parts read, and combine what they say."""
-        if self.kind == "within":
-            return self._read_inside(passage)
-        readings = [part.read_once(passage) for part in self.parts]
-        rule = _RULES[self.kind]
-        score = rule([reading.score for reading in readings])
-        if score is None or not any(reading.spans for reading in readings):
-            return Reading(score)
-        length = len(passage.text)
-        steps = combined([steps_of(reading, length) for reading in readings], rule)
-        return Reading(score, spans_of(steps, length, self.name, THRESHOLD))
+        return self.heard(passage).reading
 
-    def _read_inside(self, passage: Passage) -> Reading:
+    def heard(self, passage: Passage) -> Heard:
+        """As `read`, with the scores along the text."""
+        if self.kind == "within":
+            return self._heard_inside(passage)
+        parts = [_heard(part, passage) for part in self.parts]
+        rule = _RULES[self.kind]
+        score = rule([part.reading.score for part in parts])
+        if score is None:
+            return Heard(Reading(None), [(0, None)], marked=False)
+        steps = combined([part.steps for part in parts], rule)
+        if not any(part.marked for part in parts):
+            return Heard(Reading(score), steps, marked=False)
+        return Heard(Reading(score, spans_of(steps, len(passage.text), self.name, THRESHOLD)), steps, marked=True)
+
+    def _heard_inside(self, passage: Passage) -> Heard:
         """The best score over the pieces that are looked at, with their spans; abstains where there is no piece."""
-        part = self.parts[0]
         score: Value = None
         spans: list[Span] = []
+        found: list[tuple[int, int, Steps]] = []
+        marked = False
         for start, end in self._pieces(passage):
             piece = Passage(passage.text[start:end], passage.prompt, _clipped(passage.segments, start, end))
-            reading = part.read_once(piece)
+            said = _heard(self.parts[0], piece)
+            reading = said.reading
             if reading.score is not None:
                 score = reading.score if score is None else max(score, reading.score)
             spans += [Span(one.start + start, one.end + start, one.score, one.label) for one in reading.spans]
-        return Reading(score, tuple(spans))
+            found.append((start, end, said.steps))
+            marked = marked or said.marked
+        return Heard(Reading(score, tuple(spans)), placed(found, len(passage.text)), marked)
 
     def _pieces(self, passage: Passage) -> list[tuple[int, int]]:
         if isinstance(self.place, CheckedProbe):
-            length = len(passage.text)
-            found = self.place.read_once(passage)
-            marked = spans_of(steps_of(found, length), length, "", THRESHOLD)
+            marked = spans_of(_heard(self.place, passage).steps, len(passage.text), "", THRESHOLD)
             return joined([(span.start, span.end) for span in marked], passage.text)
         if not passage.segments:  # a text from elsewhere is an answer as a whole
             return [(0, len(passage.text))] if self.place == "answer" else []
@@ -143,6 +152,14 @@ def does_not_hold(values: list[Value]) -> Value:
 
 
 _RULES: dict[str, Callable[[list[Value]], Value]] = {"and": all_hold, "or": one_holds, "not": does_not_hold}
+
+
+def _heard(part: CheckedProbe, passage: Passage) -> Heard:
+    """What a part says, and where."""
+    if isinstance(part.inner, ComposedProbe):  # its own parts are checked one by one
+        return part.inner.heard(passage)
+    reading = part.read_once(passage)
+    return Heard(reading, steps_of(reading, len(passage.text)), marked=bool(reading.spans))
 
 
 def _composed(kind: Kind, parts: Sequence[CheckedProbe]) -> CheckedProbe:

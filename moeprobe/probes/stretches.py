@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from moeprobe.probes.probe import Reading, Span
@@ -9,6 +10,22 @@ from moeprobe.probes.probe import Reading, Span
 Value = float | None
 Steps = list[tuple[int, Value]]
 """A score for every character: (where it begins to hold, score) in order, the first at 0."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a probe says of a text, and where.
+
+    Attributes:
+        reading: its answer.
+        steps: its score at every character; None where it says nothing. They tell "holds as a whole" from "holds at no
+            place", both of which are a reading without spans.
+        marked: whether the probe, or one of those it is made of, marked spans, so that places are known.
+    """
+
+    reading: Reading
+    steps: Steps
+    marked: bool
 
 
 def steps_of(reading: Reading, length: int) -> Steps:
@@ -47,6 +64,16 @@ def combined(parts: Sequence[Steps], rule: Callable[[list[Value]], Value]) -> St
         if not result or result[-1][1] != value:
             result.append((start, value))
     return result
+
+
+def placed(pieces: Sequence[tuple[int, int, Steps]], length: int) -> Steps:
+    """The scores of pieces of a text, each with its start and end, along the whole; nothing is said outside them."""
+    steps: dict[int, Value] = {0: None}
+    for begin, end, inside in pieces:
+        steps |= {begin + start: value for start, value in inside}
+        if end < length:
+            steps[end] = None
+    return sorted(steps.items(), key=lambda step: step[0])
 
 
 def spans_of(steps: Steps, length: int, label: str, threshold: float) -> tuple[Span, ...]:

@@ -365,7 +365,10 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
     ]
     for asked in findings["questions"]:
         lines.append((f"question: {asked['name']}", f"{asked['kind']}, version {asked['version'] or figures.NONE}"))
-        lines += _flat(asked.get("grouping") or {}, f"question: {asked['name']}: groups.")
+        grouping = asked.get("grouping") or {}  # `members` is as long as there are generations
+        lines += _flat(
+            {key: grouping[key] for key in grouping if key != "members"}, f"question: {asked['name']}: groups."
+        )
     for index, run in enumerate(findings["interchange"], 1):
         name = f"interchange {index}"
         lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]

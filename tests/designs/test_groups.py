@@ -8,7 +8,7 @@ import pytest
 from moeprobe.designs.groups import label_groups, probe_groups
 from moeprobe.designs.regrouping import regroup
 from moeprobe.errors import FindingsError, ProbeError, StatsError
-from moeprobe.probes import Example, Passage, Reading, Span
+from moeprobe.probes import Example, Passage, Reading, Span, checked
 
 
 def labelled(values, key=None):
@@ -176,6 +176,48 @@ def test_regroup_refuses_another_probe():
             regroup(trace, question_of(groups), other)
     with pytest.raises(FindingsError, match="grouping"):
         regroup(trace, {"name": "scorer"}, None)
+
+
+def test_regroup_refuses_a_probe_that_was_edited():
+    """Its name, version and parameters are the same; what it says is not."""
+    trace = in_sets([None] * 5, ["x", "x", "x", "x", "y"])
+    scores = {"text 0": 0.9, "text 1": 0.2, "text 2": 0.1, "text 3": None}
+    question = question_of(probe_groups(trace, Scorer(scores), only="set=x"))
+    assert question["grouping"]["members"] == "+--.."
+    edited = scores | {"text 1": 0.6, "text 3": 0.1}
+    with pytest.raises(StatsError, match="now sorts 2 of 5 generations otherwise. Run correlate again"):
+        regroup(trace, question, Scorer(edited))
+    with pytest.raises(StatsError, match="sorts all 5 generations as before, but with other scores or marks"):
+        regroup(trace, question, Scorer(scores | {"text 1": 0.3}))
+    with pytest.raises(StatsError, match="made from 5 generations, but there are 4"):
+        regroup(trace[:4], question, Scorer(scores))
+    # a sum in another order, and what was not read, are no change
+    assert regroup(trace, question, Scorer(scores | {"text 1": 0.2 + 1e-9, "text 4": 1.0})).member.tolist()[0] == 1
+    for key in ("members", "readings"):  # a file written before they were recorded
+        del question["grouping"][key]
+    assert regroup(trace, question, Scorer(edited)).member.tolist() == [1, 1, 0, 0, -1]
+
+
+def test_regroup_refuses_other_marks():
+    class Marker(Scorer):
+        def read(self, passage):  # noqa: ARG002 - the mark was set beforehand
+            return Reading(1.0, (Span(0, len(self.scores), 1.0, "m"),))
+
+    trace = labelled([None] * 2)
+    question = question_of(probe_groups(trace, Marker("ab")))
+    assert regroup(trace, question, Marker("xy")).member.tolist() == [1, 1]
+    with pytest.raises(StatsError, match="all 2 generations as before, but with other scores or marks"):
+        regroup(trace, question, Marker("abc"))
+
+
+def test_a_composed_probe_is_known_by_what_it_says():
+    trace = labelled([None] * 3)
+    low, high = ({f"text {number}": value for number in range(3)} for value in (0.1, 0.9))
+    made = checked(Scorer(high)) & checked(Scorer(high | {"text 1": 0.0}, name="second"))
+    question = question_of(probe_groups(trace, made)) | {"parameters": made.parameters}
+    assert regroup(trace, question, made).member.tolist() == [1, 0, 1]
+    with pytest.raises(StatsError, match="now sorts 2 of 3 generations otherwise"):
+        regroup(trace, question, checked(Scorer(high)) & checked(Scorer(low, name="second")))
 
 
 def test_counts_are_plain_numbers():

@@ -38,6 +38,10 @@ ROW = ("rows", "first", "evidence")
 ASKED = ("questions", 0)
 HUGE = 10**400
 WRONG = [
+    ((*ASKED, "grouping"), "mine", "'grouping' must be an object"),
+    ((*ASKED, "grouping", "members"), "+-<b>", "'members' must be one of"),
+    ((*ASKED, "grouping", "readings"), "sha256:12", "'readings' must be \"sha256:\" and 64"),
+    ((*ASKED, "grouping", "readings"), 7, "'readings' must be a text"),
     ((*ASKED, "units"), "none", "'units' must be an object|expected a JSON object"),
     ((*ASKED, "units", "positive", "names", 0), 5, "'names' must be a list of texts"),
     ((*ASKED, "units", "positive", "tokens"), [1], "'tokens' has 1 entries"),

@@ -3,6 +3,7 @@
 import random
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,52 @@ def test_a_planted_fault_is_found(read: Callable[[Sound, Passage], object], comp
     with pytest.raises(AssertionError, match="The probe sound breaks the contract") as caught:
         check_probe(faulty(read), speed=False, seconds=2)
     assert complaint in str(caught.value)
+
+
+class Later:
+    """Says yes in every reading but one, and then does what it was given."""
+
+    def __init__(self, number: int, act: Callable[[], object]) -> None:
+        self.left, self.act = number, act
+
+    def __call__(self, probe: Sound, passage: Passage) -> object:
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+        return Sound.read(probe, passage)
+
+
+def _fails() -> None:
+    raise KeyError("later")
+
+
+FIRST = 2 * (len(HOSTILE) + 1)  # readings of the first round
+AGAIN = FIRST + len(HOSTILE) + 1  # and those after the second
+
+
+@pytest.mark.parametrize(
+    ("number", "act", "complaint"),
+    [
+        (FIRST + 1, _fails, "On line ends of every kind, after other texts: Probe sound: read() failed with KeyError"),
+        (FIRST + 1, lambda: time.sleep(30), "after other texts (700 characters): no answer within 1 seconds"),
+        (AGAIN + 1, _fails, "On its own example 1: Probe sound: read() failed with KeyError"),
+        (AGAIN + 2, lambda: time.sleep(30), "On its own example 2 (5 characters): no answer within 1 seconds"),
+        (AGAIN + 12 + 1, _fails, "On its own examples, once more: Probe sound: read() failed with KeyError"),
+    ],
+)
+def test_a_later_reading_that_fails_is_a_breach(number: int, act: Callable[[], object], complaint: str) -> None:
+    later = Later(number, act)
+    with pytest.raises(AssertionError, match="The probe sound breaks the contract") as caught:
+        check_probe(faulty(lambda probe, passage: later(probe, passage)), speed=False, seconds=1)
+    assert complaint in str(caught.value)
+
+
+def test_a_failure_on_a_long_run_is_a_breach() -> None:
+    def fails_on_runs(probe: Sound, passage: Passage) -> object:
+        return _fails() if passage.text.startswith("a b a b a b") else Sound.read(probe, passage)
+
+    with pytest.raises(AssertionError, match="On a long run of 'a b ': Probe sound: read.. failed with KeyError"):
+        check_probe(faulty(fails_on_runs))
 
 
 def test_time_that_grows_with_the_square_is_found() -> None:

@@ -152,6 +152,41 @@ def test_within_another_probe() -> None:
     assert checked(Word("Zero")).within(told(0.9, name="b")).read(Passage(TEXT)).score == 1.0  # everywhere
 
 
+def test_nowhere_together_is_no_place() -> None:
+    text = "aaa xx bbb yy ccc zz"
+    a, b, c = (checked(Word(word)) for word in ("aaa", "bbb", "ccc"))
+    together = a & b
+    assert together.read(Passage(text)) == Reading(1.0)  # both are in the text
+    assert c.within(together).read(Passage(text)) == Reading(None)
+    assert places((together | c).read(Passage(text))) == [(14, 17)]
+    assert places((~together).read(Passage(text))) == [(0, len(text))]  # at no character do both hold
+    assert places((c & ~together).read(Passage(text))) == [(14, 17)]
+    assert places((together & c).read(Passage(text))) == []
+    assert c.within(a | b | (together & c)).read(Passage(text)).score == 0.0  # "aaa" and "bbb" are looked at
+    # as a whole it still is everywhere
+    assert places(c.within(told(0.9, name="x") & told(0.8, name="y")).read(Passage(text))) == [(14, 17)]
+
+
+def test_nothing_is_said_outside_a_place() -> None:
+    text = "aaa xx bbb yy ccc zz"
+    passage = Passage(text, "", (("thinking", 0, 7), ("answer", 7, len(text))))
+    a, c = checked(Word("aaa")), checked(Word("ccc"))
+    assert places((~c.within("answer")).read(passage)) == [(7, 14), (17, 20)]
+    assert places((~a.within("answer") | c).read(passage)) == [(7, 20)]
+    assert places((a & ~c.within("answer")).read(passage)) == []  # "aaa" was thought
+    assert places((a | c.within("answer")).read(passage)) == [(0, 3), (14, 17)]
+    assert places((told(0.9, name="x").within("answer") & (a | c)).read(passage)) == [(14, 17)]
+    whole = told(0.9, name="x").within("answer")  # of the answer as a whole, not of the text
+    assert a.within(whole).read(passage).score == 0.0
+
+
+def test_a_place_that_needs_segments_is_known_to() -> None:
+    a, b = checked(Word("aaa")), checked(Word("bbb"))
+    assert a.within(b.within("answer")).reads_segments
+    assert (~a.within(b.within("answer"))).reads_segments
+    assert not a.within(b).reads_segments
+
+
 @pytest.mark.parametrize(
     "spec",
     [
