@@ -12,7 +12,8 @@ from moeprobe.errors import MoeprobeError
 Json = dict[str, Any]
 # A line or manifest beyond this is no honest one; it bounds what json.loads may allocate.
 MAX_JSON_BYTES = 256 << 20
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair: no character, and no file of UTF-8 can hold it."""
 
 
 class Fields:
@@ -135,7 +136,7 @@ def json_lines(path: Path, error: type[MoeprobeError]) -> Iterator[Fields]:
         if line.strip():
             where = f"{path}:{number}"
             fields = Fields(parse_json(line, where, error), where, error)
-            if "\\u" in line and _LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
+            if "\\u" in line and LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
                 raise error(f"{where}: the text holds half of a surrogate pair (like \\ud800), which is no character.")
             yield fields
 

@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from moeprobe.errors import PromptError
-from moeprobe.fields import Fields, parse_json, read_text
+from moeprobe.fields import LONE_SURROGATE, Fields, parse_json, read_text
 
 _KNOWN = {"id", "prompt", "messages", "pair", "label", "metadata"}
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 Label = str | int | float | bool | None
 
@@ -91,7 +89,7 @@ def parse_fields(line: str, where: str) -> Fields:
         PromptError: no JSON, no object, or half of a surrogate pair.
     """
     fields = Fields(parse_json(line, where, PromptError), where, PromptError)
-    if _LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
+    if LONE_SURROGATE.search(json.dumps(fields.data, ensure_ascii=False)):
         raise PromptError(f"{where}: the text holds half of a surrogate pair (like \\ud800), which is no character.")
     return fields
 

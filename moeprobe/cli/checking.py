@@ -159,8 +159,8 @@ def _passages(labels: Path | None, run: Path | None) -> "tuple[list[Passage], li
     from moeprobe.probes import Passage, read_labels
 
     if labels is not None:
-        found = [Passage(one.text, one.prompt) for one in read_labels(labels)]
-        return found, [one.prompt for one in found]
+        examples = read_labels(labels)
+        return [Passage(one.text, one.prompt) for one in examples], [one.cluster for one in examples]
     from moeprobe.designs.segments import segments_of
     from moeprobe.trace import load_trace
 

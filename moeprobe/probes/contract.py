@@ -118,6 +118,7 @@ class CheckedProbe:
             not isinstance(example, Example)
             or not isinstance(example.text, str)
             or not isinstance(example.prompt, str)
+            or not isinstance(example.unit, str)
             or not isinstance(example.outputs, Mapping)
         ):
             raise ProbeError(f"Probe {self.name}: {called} is {_shown(example)}. Give Example(text, label).")

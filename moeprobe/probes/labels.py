@@ -40,4 +40,17 @@ def _example(fields: Fields) -> Example | None:
     outputs = record.get("outputs", {})
     if not isinstance(outputs, dict) or not all(type(right) is int and right in (0, 1) for right in outputs.values()):
         raise ProbeError(f"{where}: 'outputs' must be an object of 0 and 1, such as {{\"mild\": 1}}. {_FORM}")
-    return Example(record["text"], record["label"], record.get("prompt", ""), record.get("note", ""), outputs)
+    prompt, note = record.get("prompt", ""), record.get("note", "")
+    return Example(record["text"], record["label"], prompt, note, outputs, _unit(fields))
+
+
+def _unit(fields: Fields) -> str:
+    """What the text is a part of: texts of one prompt, and windows of one answer, are not independent."""
+    prompt_id, generation = fields.data.get("prompt_id"), fields.data.get("generation")
+    if prompt_id is not None and not isinstance(prompt_id, str):
+        raise ProbeError(f"{fields.where}: 'prompt_id' is {prompt_id!r}, no text. Write the prompt's id as text.")
+    if generation is not None and type(generation) is not int:
+        raise ProbeError(f"{fields.where}: 'generation' is {generation!r}. Write its number in the trace, from 0.")
+    if prompt_id:
+        return prompt_id
+    return "" if generation is None else f"generation {generation}"

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moeprobe.errors import ProbeError
@@ -55,7 +56,7 @@ class OutputProbe:
 
     def _asked(self, examples: Sequence[Example]) -> Sequence[Example]:
         known = [one for one in examples if self.output_name in one.outputs]
-        asked = [Example(one.text, one.outputs[self.output_name], one.prompt, one.note) for one in known]
+        asked = [replace(one, label=one.outputs[self.output_name], outputs={}) for one in known]
         return asked if len({one.label for one in asked}) == 2 else []
 
 

@@ -66,7 +66,14 @@ class Reading:
 class Example:
     """A passage with its right answer: label 1 where it speaks in the register, else 0.
 
-    `outputs` holds right answers, 0 or 1, of the probe's further outputs; those that are not known are left out.
+    Attributes:
+        text: the passage.
+        label: 1 or 0.
+        prompt: what was asked; a probe may read it.
+        note: whatever its author wants to remember.
+        outputs: right answers, 0 or 1, of the probe's further outputs; those that are not known are left out.
+        unit: the name of the prompt or answer that the text is a part of, where its words are not known. No probe is
+            shown it.
     """
 
     text: str
@@ -74,6 +81,12 @@ class Example:
     prompt: str = ""
     note: str = ""
     outputs: Mapping[str, int] = field(default_factory=dict, hash=False)
+    unit: str = ""
+
+    @property
+    def cluster(self) -> str:
+        """What examples share that are not independent: the prompt, else the unit; empty for one that stands alone."""
+        return self.prompt if self.prompt.strip() else self.unit
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from moeprobe.errors import ProbeError
@@ -45,7 +45,7 @@ class Quality:
     Attributes:
         on: which text this was.
         examples: how many were given; all rates are over those that the probe answered.
-        prompts: how many different prompts they answer; a text without a prompt counts as one of its own. Where this
+        prompts: how many different prompts they answer (`Example.cluster`); a text without one stands alone. Where this
             is less than `examples`, the intervals are wider for it (`clusters.shrinkage`).
         true_positives, false_positives, true_negatives, false_negatives: counts of answered examples.
         precision, recall, specificity: Wilson (1927) intervals.
@@ -108,7 +108,7 @@ def check_outputs(probe: Probe, examples: Sequence[Example], on: On = "its own e
     found = {}
     for name in judge.outputs:
         told = [(one, reading) for one, reading in zip(used, readings, strict=True) if name in one.outputs]
-        right = [Example(one.text, one.outputs[name], one.prompt, one.note) for one, _ in told]
+        right = [replace(one, label=one.outputs[name], outputs={}) for one, _ in told]
         if 0 < sum(one.label for one in right) < len(right):
             scores = [Reading(reading.outputs[name]) for _, reading in told]
             found[name] = measure(f"{judge.name}.{name}", right, scores, on)
@@ -127,7 +127,7 @@ def measure(name: str, examples: Sequence[Example], readings: Sequence[Reading],
         ProbeError: no example of one of the two classes.
     """
     _check_kinds(name, examples)
-    numbers = cluster_numbers([one.prompt for one in examples])
+    numbers = cluster_numbers([one.cluster for one in examples])
     answered = [
         (example, reading, reading.score, number)
         for example, reading, number in zip(examples, readings, numbers, strict=True)

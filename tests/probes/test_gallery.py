@@ -11,6 +11,7 @@ import pytest
 
 from moeprobe.probes import Example, check_probe_quality, load_probe
 from moeprobe.probes.listing import builtin_modules
+from moeprobe.probes.trained import example_groups
 
 GALLERY = Path(__file__).parents[2] / "docs" / "gallery.md"
 NAMES = sorted(listing.name for listing in builtin_modules().values())
@@ -53,6 +54,14 @@ def test_has_examples_enough_and_none_twice(name: str) -> None:
     assert min(counts(own)) >= 30
     assert min(counts(held_out)) >= 20
     assert repeated((*own, *held_out)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_held_out_example_is_nearly_one_of_the_own(name: str) -> None:
+    probe = load_probe(name)
+    own = [example.text for example in probe.examples()]
+    groups = example_groups([Example(text, 0) for text in (*own, *(one.text for one in probe.held_out()))]).tolist()
+    assert set(groups[: len(own)]) & set(groups[len(own) :]) == set()
 
 
 @pytest.mark.parametrize("name", NAMES)

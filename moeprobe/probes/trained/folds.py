@@ -32,14 +32,16 @@ _NOT_LETTERS = re.compile(r"[\W\d_]+")
 def example_groups(examples: Sequence[Example]) -> Ints:
     """(examples,) the group of each example, numbered from 0 in the order of the first members.
 
-    Two examples are of one group if they have one prompt (that is not empty), or if their texts are near-duplicates:
-    capitals, digits, punctuation and white space aside, they share their 5-character runs (`ALIKE`, `CONTAINED`), or
-    they are the same. Chains count: what is like a member is a member.
+    Two examples are of one group if they have one prompt (without a prompt, one `unit`; capitals and white space
+    aside), or if their texts are near-duplicates: capitals, digits, punctuation and white space aside, they share their
+    5-character runs (`ALIKE`, `CONTAINED`), or they are the same. Chains count: what is like a member is a member.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    links = [*_same([_flat(one.prompt) for one in examples]), *_same([_flat(one.text) for one in examples])]
+    # digits and signs tell prompts apart: "What is 0 + 0?", "What is 1 + 7?"
+    prompts = [" ".join(one.cluster.casefold().split()) for one in examples]
+    links = [*_same(prompts), *_same([_flat(one.text) for one in examples])]
     links += _alike([one.text for one in examples])
     first, second = np.array(links, dtype=np.int64).reshape(-1, 2).T
     size = len(examples)

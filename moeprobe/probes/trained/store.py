@@ -140,7 +140,7 @@ def _facts(probe: TextProbe, files: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _line(example: Example) -> dict[str, Any]:
-    optional = {"prompt": example.prompt, "note": example.note}
+    optional = {"prompt": example.prompt, "note": example.note, "prompt_id": example.unit}
     return {"text": example.text, "label": example.label} | {key: value for key, value in optional.items() if value}
 
 

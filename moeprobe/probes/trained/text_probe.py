@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.errors import ProbeError
+from moeprobe.fields import LONE_SURROGATE
 from moeprobe.probes.contract import checked
 from moeprobe.probes.probe import Example, Level, Passage, Reading, Span
 from moeprobe.probes.sentences import split_sentences
@@ -43,7 +44,7 @@ class TextProbe:
         recipe: n-grams, penalties; its `folds` and `seed` are those given here.
 
     Raises:
-        ProbeError: a level or a number of folds that it cannot work with.
+        ProbeError: a level or a number of folds that it cannot work with, or a definition that no file can hold.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class TextProbe:
             raise ProbeError(f"A trained probe judges a sentence or a generation, not a {level!r}.")
         if not 2 <= folds <= 100 or not 0 <= seed < 2**32:
             raise ProbeError(f"{folds} folds with seed {seed}: give 2 to 100 folds, and a seed from 0 to 2^32 - 1.")
+        if LONE_SURROGATE.search(definition):
+            raise ProbeError("The definition holds half of a surrogate pair, which is no character.")
         self.name, self.level, self.definition = name, level, definition or f"Learnt from texts labelled {name}."
         self.folds, self.seed = folds, seed
         self.recipe = replace(recipe or Recipe(), folds=folds, seed=seed)
@@ -82,7 +85,8 @@ class TextProbe:
         """Learn, and try what is learnt on folds that keep prompts and near-copies together.
 
         Raises:
-            ProbeError: one label only, a text with both labels, too few prompts, or nothing that can be learnt.
+            ProbeError: one label only, a text with both labels or half of a surrogate pair, too few prompts, or nothing
+                that can be learnt.
         """
         checked(self)
         self.examples_ = _usable(examples)
@@ -189,7 +193,13 @@ class OutOfFold:
 
 
 def _usable(examples: Sequence[Example]) -> tuple[Example, ...]:
-    """Those with text, both labels among them, no text with both."""
+    """Those with text, both labels among them, no text with both, none that could be saved and then not read."""
+    for number, one in enumerate(examples, 1):
+        if any(LONE_SURROGATE.search(said) for said in (one.text, one.prompt, one.note, one.unit)):
+            raise ProbeError(
+                f"Example {number} holds half of a surrogate pair (like \\ud800), which is no character. "
+                "Mend its text, or take it out."
+            )
     used = tuple(one for one in examples if one.text.strip())
     positives = sum(one.label for one in used)
     if not 0 < positives < len(used):

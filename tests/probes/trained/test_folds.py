@@ -18,7 +18,10 @@ LONG = "The bridge over the river was built in 1931 by a company that made nothi
 @pytest.mark.parametrize(
     ("first", "second", "together"),
     [
-        (Example("one two", 1, "Why?"), Example("three four", 0, "why"), True),
+        (Example("one two", 1, "Why?"), Example("three four", 0, " WHY?"), True),
+        (Example("one two", 1, "What is 0 + 0?"), Example("three four", 0, "What is 1 + 7?"), False),
+        (Example("one two", 1, unit="p10"), Example("three four", 0, unit="p11"), False),
+        (Example("one two", 1, unit="p1"), Example("three four", 0, unit="p1"), True),
         (Example("one two", 1, ""), Example("three four", 0, ""), False),
         (Example(LONG, 1, "a"), Example(LONG.upper().replace("1931", "1940"), 1, "b"), True),
         (Example(LONG, 1, "a"), Example(f"{LONG} Nobody knows why, and nobody asks. It stands there.", 1, "b"), True),
@@ -79,3 +82,21 @@ def test_naive_folds_are_fooled_by_copies_and_ours_are_not(monkeypatch: pytest.M
     assert honest.balanced_accuracy.value is not None
     assert naive.balanced_accuracy.value > 0.95
     assert 0.25 < honest.balanced_accuracy.value < 0.75
+
+
+def test_words_of_the_topic_are_not_learnt_from_windows_without_a_prompt() -> None:
+    """Twelve prompts, ten windows each, one label a prompt: only the topic could tell them apart."""
+    rng = np.random.default_rng(3)
+    letters = np.array(list("abcdefghiklmnoprstuvw"))
+    topics = [["".join(rng.choice(letters, 6)) for _ in range(12)] for _ in range(12)]
+    windows = [
+        Example(" ".join(rng.choice(words, 6)), number % 2, unit=f"p{number}")
+        for number, words in enumerate(topics)
+        for _ in range(10)
+    ]
+    probe = TextProbe("topic")
+    with suppress(ProbeError):  # it may well say that nothing could be learnt
+        probe.fit(windows)
+    assert probe.groups_.tolist() == [number for number in range(12) for _ in range(10)]
+    found = check_probe_quality(probe.cross_validated()).balanced_accuracy.value
+    assert found is None or found < 0.75

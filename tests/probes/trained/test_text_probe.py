@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,12 +281,28 @@ def test_replaces_no_other_folder(polite: TextProbe, tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "one.jpg").exists()
 
 
-def test_keeps_surrogates_and_hostile_text(tmp_path: Path) -> None:
-    made = [*register(), Example("Please \ud800 <script>", 1), Example("Now \x1b[31m =cmd()", 0)]
+def test_keeps_hostile_text(tmp_path: Path) -> None:
+    made = [*register(), Example("Please \u2028 <script>", 1), Example("Now \x1b[31m =cmd()", 0)]
     TextProbe("odd", definition="<b>=1+1\u202e").fit(made).save(tmp_path / "odd")
     loaded = TextProbe.load(tmp_path / "odd")
-    assert loaded.examples()[-2].text == "Please \ud800 <script>"
+    assert loaded.examples()[-2].text == "Please \u2028 <script>"
     assert loaded.definition == "<b>=1+1\u202e"
+
+
+@pytest.mark.parametrize("key", ["text", "prompt", "note", "unit"])
+def test_refuses_half_a_surrogate_that_it_could_save_and_not_read(key: str) -> None:
+    broken = replace(Example("Please go", 1), **{key: "so \ud800"})
+    with pytest.raises(ProbeError, match=r"Example 73 holds half of a surrogate pair"):
+        TextProbe("odd").fit([*register(), broken])
+    with pytest.raises(ProbeError, match=r"definition holds half of a surrogate pair"):
+        TextProbe("odd", definition="so \ud800")
+
+
+def test_the_unit_is_kept_in_the_folder(tmp_path: Path) -> None:
+    made = [replace(one, prompt="", unit=one.prompt) for one in register()]
+    probe = TextProbe("polite").fit(made)
+    probe.save(tmp_path / "polite")
+    assert TextProbe.load(tmp_path / "polite").examples() == tuple(made)
 
 
 @pytest.mark.parametrize(("level", "folds"), [("token", 5), ("page", 5), ("sentence", 1), ("sentence", 101)])
