@@ -36,7 +36,10 @@ def labels() -> None:
     "-n", "number", type=click.IntRange(2), default=100, show_default=True, help="Windows, half of them negatives."
 )
 @click.option("--window", type=click.IntRange(1), default=40, show_default=True, help="Tokens of a window.")
-@click.option("--segment", type=click.Choice(["answer", "thinking"]), default="answer", show_default=True)
+@click.option(
+    "--segment", type=click.Choice(["answer", "thinking"]), default="answer", show_default=True,
+    help="Where windows are drawn.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn.")
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path),
@@ -70,10 +73,12 @@ def sheet_command(run: Path, by: str, out: Path, as_json: bool, force: bool, **o
         return
     fewer = drawn < options["number"] - 1
     short = f" (asked for {options['number']}: the run has no more that do not overlap)" if fewer else ""
+    page = out.suffix.lower() == ".html"
+    saved = "The page saves labels-by-me.jsonl; rename it after the labeller.\n" if page else ""
     click.echo(
         printable(
-            f"{drawn} windows written to {out}{short}.\nThe key is {where}: keep it from whoever labels.\n"
-            f"Then: moeprobe labels read {out.with_suffix('.jsonl') if out.suffix == '.html' else out} --key {where}"
+            f"{drawn} windows written to {out}{short}.\nThe key is {where}: keep it from whoever labels.\n{saved}"
+            f"Then: moeprobe labels read {'labels-by-me.jsonl' if page else out} --key {where}"
         )
     )
 

@@ -30,7 +30,9 @@ _SHOWN = 8
     help="JSONL: text, label 0 or 1, and the prompt, which keeps answers to it in one fold.",
 )
 @click.option("--name", required=True, help="Name of the probe: lower-case words and hyphens.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Where the probe is saved."
+)
 @click.option(
     "--level",
     type=click.Choice(["sentence", "generation"]),

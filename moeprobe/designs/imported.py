@@ -114,13 +114,19 @@ def check_same_labels(labels: Labels, grouping: dict[str, str | None]) -> None:
     """Check that these are the labels a question was asked with.
 
     Raises:
-        LabelError: their digest is another.
+        LabelError: their digest is another, or they are of another scorer of the same log.
     """
     if labels.digest != grouping.get("digest"):
         raise LabelError(
             f"{labels.source} is not what the question was asked with ({grouping.get('labels')}, "
             f"{str(grouping.get('digest'))[:23]}...): its digest is {labels.digest[:23]}... "
             "Give the file as it was, or ask the question again."
+        )
+    asked = grouping.get("scorer")
+    if labels.scorer != asked:
+        raise LabelError(
+            f"The question was asked with the scores of {asked} in {labels.source}, but these are those of "
+            f"{labels.scorer}. Add --scorer {asked}."
         )
 
 

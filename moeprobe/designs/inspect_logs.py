@@ -6,6 +6,7 @@ scores are taken.
 
 import importlib
 import math
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def _samples(path: Path) -> list[Any]:
     if size > MAX_JSON_BYTES:
         raise LabelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB. Split the log.")
     try:
+        _check_content(path)
         log = _reader()(str(path))
     except LabelError:
         raise
@@ -79,6 +81,18 @@ def _samples(path: Path) -> list[Any]:
     if not samples:
         raise LabelError(f"{path} holds no samples: the evaluation failed, or only its header was logged.")
     return samples
+
+
+def _check_content(path: Path) -> None:
+    """Refuse a zip whose content is too large: a small one can hold any number of bytes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(one.file_size for one in archive.infolist())
+    if size > MAX_JSON_BYTES:
+        raise LabelError(
+            f"{path} holds {size >> 20} MiB when unpacked; at most {MAX_JSON_BYTES >> 20} MiB are read. Split the log."
+        )
 
 
 def _reader() -> "Callable[[str], Any]":

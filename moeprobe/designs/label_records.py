@@ -245,9 +245,9 @@ def _score(value: object, where: str, what: str) -> float:
 
 def _plain(value: Any) -> Any:
     """A cell as JSON would give it; None where it is missing. Whole floats are integers, which pandas made floats."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's arrays (Parquet gives them) and scalars
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
     if value is None or value != value or type(value).__name__ == "NAType":  # NaN
         return None
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -85,7 +85,7 @@ def _imported(
             f"{fields.where}: asked with imported labels ({fields.optional_text('labels')}). Give the file again: "
             "--labels FILE."
         )
-    recorded = {key: fields.optional_text(key) for key in ("digest", "labels")}
+    recorded = {key: fields.optional_text(key) for key in ("digest", "labels", "scorer")}
     check_same_labels(labels, recorded)
     return imported_groups(
         generations,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moeprobe.errors import OutputError
 from moeprobe.files import check_output, write_text
 from moeprobe.findings import Findings
 from moeprobe.report.formats import as_csv, as_json, as_markdown
@@ -63,13 +64,12 @@ class Report:
         """Write the page; the suffix says the form: .html, .md, .json or .csv.
 
         Raises:
-            OutputError: the file exists and not `force`, or cannot be written.
-            ValueError: another suffix.
+            OutputError: the file exists and not `force`, or cannot be written; or it has another suffix.
         """
         forms = {".html": "html", ".md": "markdown", ".json": "json", ".csv": "csv"}
         target = Path(path)
         if target.suffix.lower() not in forms:
-            raise ValueError(f"The suffix of {target.name!r} says no form; use {', '.join(forms)}.")
+            raise OutputError(f"The suffix of {target.name!r} says no form; use {', '.join(forms)}.")
         check_output(target, force=force)
         write_text(target, getattr(self, forms[target.suffix.lower()]))
         return target

@@ -53,6 +53,9 @@ def test_every_command_of_the_page_runs(run: Run, folder: Path) -> None:
         code, out, err = run(*words)
         assert (code, err) == (0, ""), words
         printed[" ".join(words[:2]) + words[-1]] = out
+    assert "The page saves labels-by-me.jsonl; rename it" in printed["labels sheetform.html"]
+    assert "Then: moeprobe labels read labels-by-me.jsonl --key form.key.json" in printed["labels sheetform.html"]
+    assert "Then: moeprobe labels read sheet.csv --key sheet.key.json" in printed["labels sheetsheet.csv"]
     read = printed["labels readlabels.jsonl"]
     assert re.search(r"anna +ben +1\.000", read)
     assert re.search(r"matched negatives +30 +0 +0\.000", read)

@@ -210,6 +210,12 @@ def test_a_data_frame_says_the_same(tmp_path: Path) -> None:
         imported_groups(TRACE.generations, frame_labels(spans), name="w").spans
         == groups_of(tmp_path, *({"generation": index, "spans": marks(text)} for index, text in enumerate(TEXTS))).spans
     )
+    nested = np.empty(1, dtype=object)
+    nested[0] = np.array([0, 5])
+    for cell in (np.array([[0, 5]]), nested):  # as Parquet gives them
+        assert frame_labels(pd.DataFrame({"generation": [0], "spans": [cell]})) == frame_labels(
+            pd.DataFrame({"generation": [0], "spans": [[[0, 5]]]})
+        )
     with pytest.raises(LabelError, match=r"a data frame, row 0: the key 'router' names"):
         frame_labels(frame.assign(router=1))
 
@@ -227,6 +233,10 @@ def test_regroup_wants_the_same_file(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"label": 1', '"label": true', 1))
     with pytest.raises(LabelError, match="said.jsonl is not what the question was asked with"):
         regroup(TRACE.generations, question, labels=read_label_records(path))
+    for asked, given in (("judge", None), ("judge", "length"), (None, "judge")):  # one log may hold several scorers
+        grouping = question["grouping"] | {"scorer": asked}
+        with pytest.raises(LabelError, match=f"scores of {asked} in said.jsonl, but these are those of {given}"):
+            regroup(TRACE.generations, question | {"grouping": grouping}, labels=replace(labels, scorer=given))
     other = ask(changed(TRACE, label=HALF), by="label")[0]
     with pytest.raises(LabelError, match="was not asked with imported labels"):
         regroup(TRACE.generations, other, labels=labels)

@@ -1,6 +1,7 @@
 """Scores of inspect_ai logs as labels, read by inspect_ai's own reader."""
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,16 @@ def test_logs_that_do_not_say(tmp_path: Path) -> None:
                 read_inspect_log(tmp_path / name)
     with pytest.raises(LabelError, match="Could not read"):
         read_inspect_log(tmp_path / "missing.json")
+
+
+def test_a_small_zip_that_holds_much_is_refused(tmp_path: Path) -> None:
+    """Before any reader of logs opens it: 128 KiB here would be 320 MiB in memory."""
+    with zipfile.ZipFile(tmp_path / "bomb.eval", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("header.json", "samples/1.json"):
+            archive.writestr(name, bytes(160 << 20))
+    assert (tmp_path / "bomb.eval").stat().st_size < 1 << 20
+    with pytest.raises(LabelError, match=r"holds 320 MiB when unpacked; at most 256 MiB are read. Split the log"):
+        read_labels_of(tmp_path / "bomb.eval")
 
 
 def test_without_inspect_ai_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_save_takes_the_form_from_the_suffix(findings: Findings, tmp_path: Path,
     assert path.read_text(encoding="utf-8").startswith(start)
     with pytest.raises(OutputError, match="exists already"):
         report.save(path)
-    with pytest.raises(ValueError, match="says no form"):
+    with pytest.raises(OutputError, match="says no form"):
         report.save(tmp_path / "r.docx")
 
 
