@@ -22,6 +22,7 @@ from moeprobe.cli.rerun import rerun
 from moeprobe.cli.terminal import printable
 from moeprobe.cli.trace import trace
 from moeprobe.cli.validate import validate
+from moeprobe.cli.variables import name_variables, unknown_variables
 from moeprobe.errors import MoeprobeError
 
 
@@ -67,6 +68,7 @@ for command in (
     report,
 ):
     cli.add_command(command)
+name_variables(cli)
 
 
 def main() -> None:
@@ -74,8 +76,10 @@ def main() -> None:
     # Read when torch is loaded, which commands do later. Threads that spin while they wait make a forward pass 20 times
     # slower as soon as another program wants a core (SmolLM2, 8 x 45 tokens on 2 cores: 10.6 s against 0.53 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if strange := unknown_variables(cli):
+        click.echo(printable(f"Ignored, since no option is called so: {', '.join(strange)}."), err=True)
     try:
-        code = cli.main(prog_name="moeprobe", standalone_mode=False, auto_envvar_prefix="MOEPROBE", color=_colours())
+        code = cli.main(prog_name="moeprobe", standalone_mode=False, color=_colours())
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as problem:
         problem.show()

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 # Suffix of the output -> form of the report.
 _FORMS = {"": "html", ".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
 
+_STDOUT = Path("-")
+
 
 @click.command(short_help="One offline HTML page that anyone can read.")
 @click.argument("findings", metavar="FINDINGS...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page; its suffix says which --format.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The page; its suffix says which --format. - writes it to standard output.",
+)
 @click.option(
     "--format",
     "form",
@@ -59,19 +66,27 @@ def report(
     if out is None and figures is None:
         raise click.UsageError("Nothing to write: give -o FILE for the report, or --figures DIR.")
     chosen = _form(out, form)
-    if out is not None:
+    if out is not None and out != _STDOUT:
         check_output(out, force=force, inputs=findings)
     documents, results = _read(findings)
-    if out is not None:
-        page = _page(chosen, documents, results, title, text=not no_text)
-        write_text(out, page)
-        opens = ", opens offline in any browser" if chosen == "html" else ""
-        click.echo(printable(f"{out}: {len(page.encode()) / 1e6:.2f} MB{opens}."))
+    page = None if out is None else _page(chosen, documents, results, title, text=not no_text)
     if figures is not None:
         from moeprobe.report.paper import save_figures
 
         for path in save_figures([one.to_json() for one in documents], figures, figure_format, force=force):
-            click.echo(printable(str(path)))
+            click.echo(printable(str(path)), err=out == _STDOUT)
+    if page is not None and out is not None:
+        _write(out, page, chosen)
+
+
+def _write(out: Path, page: str, form: str) -> None:
+    """The page into its file, or on standard output for `-`."""
+    if out == _STDOUT:
+        click.echo(page, nl=False)
+        return
+    write_text(out, page)
+    opens = ", opens offline in any browser" if form == "html" else ""
+    click.echo(printable(f"{out}: {len(page.encode()) / 1e6:.2f} MB{opens}."))
 
 
 def _form(out: Path | None, form: str | None) -> str:
@@ -100,7 +115,9 @@ def _read(paths: tuple[Path, ...]) -> "tuple[list[Findings], list[dict[str, Any]
     for path in paths:
         content = parse_json(read_text(path, FindingsError), str(path), FindingsError)
         if isinstance(content, dict) and content.get("schema") in SCHEMAS:
-            results.append(load_result(path))
+            found = load_result(path)
+            if found not in results:  # one file named twice is one experiment
+                results.append(found)
         else:
             documents.append(load_findings(path))
     return documents, results

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
+
+from moeprobe.cli.variables import variables_used
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,21 +24,10 @@ def printable(text: str) -> str:
 
 def command_line() -> str:
     """The command line as it was given, for the record, with the MOEPROBE_* variables that were taken from outside."""
-    given = [f"{name}={shlex.quote(os.environ[name])}" for name in _variables()]
-    return " ".join([*given, shlex.join(["moeprobe", *sys.argv[1:]])])
-
-
-def _variables() -> list[str]:
-    """Environment variables that stood in for options of the command that runs."""
     context = click.get_current_context(silent=True)
-    if context is None:
-        return []
-    names = (
-        f"{context.auto_envvar_prefix}_{one.name.upper()}"
-        for one in context.command.params
-        if one.name and context.get_parameter_source(one.name) is ParameterSource.ENVIRONMENT
-    )
-    return [name for name in names if name in os.environ]
+    names = [] if context is None else variables_used(context)
+    given = [f"{name}={shlex.quote(os.environ[name])}" for name in names]
+    return " ".join([*given, shlex.join(["moeprobe", *sys.argv[1:]])])
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -18,6 +18,7 @@ from moeprobe.probes.parameters import Scalar
 from moeprobe.probes.quality import Quality, best_quality, quality_json
 from moeprobe.prompts import label_text
 
+GUESSING = 0.5
 THRESHOLD = 0.5
 LEFT_OUT, NEGATIVE, POSITIVE = -1, 0, 1
 # With two values and no word from the user, these name the positive group, against their opposite only.
@@ -114,8 +115,24 @@ def probe_groups(
         quality=None if measured is None else quality_json(measured),
         attenuation=_attenuation(measured, generations, member),
         abstained=abstained,
+        notes=_warned(measured),
         grouping={"by": None, "positive": None, "negative": None, "only": only, **said(member, readings)},
     )
+
+
+def _warned(measured: Quality | None) -> tuple[str, ...]:
+    """What a reader must know first of a probe that is not shown to sort better than a coin."""
+    if measured is None:
+        return ()
+    value, low, high = (getattr(measured.balanced_accuracy, end) for end in ("value", "low", "high"))
+    if low is None or high is None:
+        return ()
+    figure = f"balanced accuracy {value:.2f} [{low:.2f}, {high:.2f}] on {measured.on}"
+    if high < GUESSING:
+        return (f"The probe sorts worse than guessing ({figure}): its sides may be swapped. Nothing below holds then.",)
+    if low <= GUESSING:
+        return (f"The probe is not shown to sort better than guessing ({figure}).",)
+    return ()
 
 
 def _attenuation(

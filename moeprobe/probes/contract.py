@@ -2,7 +2,9 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from numbers import Real
 from typing import cast
 
@@ -103,10 +105,11 @@ class CheckedProbe:
 
     def _examples(self, member: str) -> Sequence[Example]:
         try:
-            examples = list(getattr(self._probe, member)())
+            with redirect_stdout(sys.stderr):  # what it prints is not the command's output
+                examples = list(getattr(self._probe, member)())
         except ProbeError:
             raise
-        except Exception as error:  # a stranger's code may raise anything; the user needs to know whose it was
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything, and may try to end us
             raise ProbeError(f"Probe {self.name}: {member}() failed with {_described(error)}.") from error
         what = "example" if member == "examples" else "held-out example"
         for number, example in enumerate(examples, 1):
@@ -150,10 +153,11 @@ class CheckedProbe:
     def read_once(self, passage: Passage) -> Reading:
         """As `read`, without the second reading: for a caller that compares readings itself."""
         try:
-            reading = self._probe.read(passage)
+            with redirect_stdout(sys.stderr):  # as above
+                reading = self._probe.read(passage)
         except ProbeError:
             raise
-        except Exception as error:  # as above
+        except (Exception, SystemExit) as error:  # as above
             raise ProbeError(
                 f"Probe {self.name}: read() failed with {_described(error)} on the text {_shown(passage.text)}."
             ) from error
@@ -283,7 +287,7 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {_one_line(str(error))}" if str(error) else type(error).__name__
 
 

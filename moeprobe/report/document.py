@@ -7,7 +7,7 @@ from typing import Any
 
 from moeprobe.errors import OutputError
 from moeprobe.files import check_output, write_text
-from moeprobe.findings import Findings
+from moeprobe.findings import Findings, load_findings
 from moeprobe.report.formats import as_csv, as_json, as_markdown
 from moeprobe.report.render import render
 
@@ -19,7 +19,7 @@ class Report:
     """What findings (and further experiments) say, in any form.
 
     Args:
-        findings: one or several; `moeprobe.load_findings` reads them.
+        findings: one or several, as objects or as files.
         results: further experiments, read by `moeprobe.report.results.load_result`.
         text: False leaves out all prompt and answer text.
         title: heading of the page.
@@ -27,13 +27,14 @@ class Report:
 
     def __init__(
         self,
-        findings: Findings | Sequence[Findings],
+        findings: Findings | str | Path | Sequence[Findings | str | Path],
         results: Sequence[Json] = (),
         *,
         text: bool = True,
         title: str | None = None,
     ) -> None:
-        self.findings = (findings,) if isinstance(findings, Findings) else tuple(findings)
+        given = (findings,) if isinstance(findings, Findings | str | Path) else tuple(findings)
+        self.findings = tuple(one if isinstance(one, Findings) else load_findings(one) for one in given)
         self.results, self.text, self.title = tuple(results), text, title
 
     @property

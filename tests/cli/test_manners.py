@@ -106,3 +106,18 @@ def test_no_colour_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch, capsys
     finally:
         cli.commands.pop("painted")
     assert seen == ["\x1b[31mred\x1b[0m\n", "red\n"]
+
+
+def test_a_variable_is_called_as_its_option_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOEPROBE_PROBES_CHECK_MIN_BALANCED_ACCURACY", "1")
+    code, _, err = run("probes", "check", "refusal")
+    assert (code, "Ignored" in err) == (1, False)
+    monkeypatch.setenv("MOEPROBE_PROBES_CHECK_MIN_BALANCED_ACURACY", "1")
+    _, _, err = run("probes", "list")
+    assert "Ignored, since no option is called so: MOEPROBE_PROBES_CHECK_MIN_BALANCED_ACURACY." in err
+
+
+def test_variables_of_options_are_told_apart() -> None:
+    named = [one.envvar for _, command in leaves(cli) for one in command.params if isinstance(one, click.Option)]
+    assert None not in named
+    assert len(set(named)) == len(named)

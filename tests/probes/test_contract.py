@@ -178,3 +178,15 @@ def test_stops_malformed_examples(example: object) -> None:
 
     with pytest.raises(ProbeError, match="example 2"):
         checked(Odd()).examples()
+
+
+def test_a_probe_cannot_end_the_run_or_write_into_its_output(capsys: pytest.CaptureFixture[str]) -> None:
+    class Leaving(Fine):
+        def read(self, passage: Passage) -> Reading:
+            print("HELLO", len(passage.text))
+            raise SystemExit(0)
+
+    with pytest.raises(ProbeError, match="read\\(\\) failed with SystemExit"):
+        checked(Leaving()).read(Passage("x"))
+    out, err = capsys.readouterr()
+    assert (out, "HELLO" in err) == ("", True)

@@ -148,3 +148,15 @@ def test_per_pair_values_that_fit_no_pair_are_refused(tmp_path: Path, broken: ob
     made["interchange"][0]["per_pair"] = {"L18.E5": {"necessity": broken}}
     with pytest.raises(FindingsError, match="needs one number or null for each of 24 pairs"):
         loaded(made, tmp_path)
+
+
+def test_the_tables_of_the_markdown_are_tables() -> None:
+    tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(as_markdown([report_samples.smollm()]))
+    assert sum(token.type == "tr_open" for token in tokens) == 1 + 16
+
+
+def test_a_dash_is_standard_output(tmp_path: Path) -> None:
+    loaded(report_samples.smollm(), tmp_path)
+    done = CliRunner().invoke(cli, ["report", str(tmp_path / "f.json"), "-o", "-", "--format", "csv"])
+    assert done.exit_code == 0
+    assert done.stdout == as_csv([load_findings(tmp_path / "f.json")])

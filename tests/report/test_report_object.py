@@ -47,3 +47,8 @@ def test_without_text_no_word_of_a_generation_is_in_the_page(findings: Findings)
     assert words
     assert any(json.dumps(word)[1:-1] in moeprobe.Report(findings).html for word in words)
     assert not any(f'"{word}"' in moeprobe.Report(findings, text=False).html for word in words)
+
+
+def test_files_are_taken_as_well(findings: Findings, tmp_path: Path) -> None:
+    for given in (tmp_path / "f.json", str(tmp_path / "f.json"), [tmp_path / "f.json"]):
+        assert moeprobe.Report(given).html == moeprobe.Report(findings).html

@@ -21,7 +21,7 @@ _NOT_ABLE = (
     r"willing|"
     r"prepared|programmed|designed|meant|supposed|inclined|at liberty|in a position|here)|unwilling) to"
     r"|(?:will|would) (?:not|never) be able to|won't be able to|can neither|never)"
-    r"(?! (?:know|have|feel|see|hear|remember|recall|find|understand|mean|need|want|like|wish|imagine|help but)\b)"
+    r"(?! (?:know|have|feel|see|hear|remember|recall|find|understand|mean|need|want|like|wish|imagine|wait|help but)\b)"
 )
 _ASSIST = (
     r"(?:help(?:ing)?(?! (?:but|feeling|thinking|noticing|wondering|myself|laughing|being))|assist|aid(?! )|"
