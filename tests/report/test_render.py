@@ -1,6 +1,7 @@
 """The page without a browser: escaping, policy, order of sections, no text on request, walls."""
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -36,6 +37,14 @@ def test_sections_stand_in_order(name: str) -> None:
     ]  # fmt: skip
     every = [value for _, key, value in page.values if key == "id"]
     assert len(every) == len(set(every)), "an id stands twice"
+
+
+def test_the_side_of_every_generation_is_not_listed() -> None:
+    findings = copy.deepcopy(samples.toy())
+    findings["questions"][0]["grouping"] |= {"members": "+-." * 5000, "readings": f"sha256:{'5' * 64}"}
+    page = render([findings])
+    assert "5" * 64 in page
+    assert "+-.+-." not in page
 
 
 @cache
