@@ -15,7 +15,9 @@ from moeprobe.probes.rates import Rate, balanced, f1_of, share
 THRESHOLD = 0.5
 """A passage is called positive from this score on."""
 
-On = Literal["its own examples", "held-out examples", "cross-validation", "the labels given"]
+On = Literal[
+    "its own examples", "held-out examples", "held-out examples, read again", "cross-validation", "the labels given"
+]
 """On which text a figure was measured."""
 
 RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
@@ -193,7 +195,8 @@ def trials_of(judge: CheckedProbe) -> list[Trial]:
         found = [Trial("cross-validation", unseen, unseen.examples())]
     else:
         found = [Trial("its own examples", judge, judge.examples())]
-    found.append(Trial("held-out examples", judge, judge.held_out()))
+    again = judge.held_out_read == "again"
+    found.append(Trial("held-out examples, read again" if again else "held-out examples", judge, judge.held_out()))
     return [trial for trial in found if trial.examples]
 
 
