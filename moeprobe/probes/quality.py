@@ -53,6 +53,7 @@ class Quality:
         precision, recall, specificity: Wilson (1927) intervals.
         balanced_accuracy: mean of recall and specificity; interval from their Wilson limits by MOVER (Zou & Donner
             2008).
+        negative_predictive_value: the share of right answers among its negatives; a Wilson interval.
         f1: interval from Wilson limits of TP / (TP + FP + FN), of which F1 is an increasing function.
         auc: of the scores (`auc.area`).
         mistakes: the wrong ones, in the order given.
@@ -72,6 +73,7 @@ class Quality:
     specificity: Rate
     f1: Rate
     auc: Rate
+    negative_predictive_value: Rate
     mistakes: tuple[Mistake, ...]
     abstentions: tuple[Example, ...]
 
@@ -154,6 +156,7 @@ def measure(name: str, examples: Sequence[Example], readings: Sequence[Reading],
         specificity=rates["specificity"],
         f1=rates["f1"],
         auc=rates["auc"],
+        negative_predictive_value=rates["negative_predictive_value"],
         mistakes=tuple(
             Mistake(example, reading) for (example, reading, *_), good in zip(answered, right, strict=True) if not good
         ),
@@ -176,6 +179,7 @@ def _rates(
     return {
         "balanced_accuracy": balanced(recall, specificity, right, labels, prompts),
         "precision": over(called),
+        "negative_predictive_value": over([not call for call in called]),
         "recall": recall,
         "specificity": specificity,
         "f1": f1_of(over([call or label == 1 for call, label in zip(called, labels, strict=True)])),
