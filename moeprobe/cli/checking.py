@@ -13,8 +13,9 @@ from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
 
 if TYPE_CHECKING:
-    from moeprobe.probes import CheckedProbe, Example, Passage, Quality, Rate
+    from moeprobe.probes import CheckedProbe, Passage, Quality, Rate
     from moeprobe.probes.agreement import Agreement
+    from moeprobe.probes.given import Given
     from moeprobe.probes.quality import Trial
     from moeprobe.probes.steadiness import Speed, Unsteady
 
@@ -38,15 +39,18 @@ def check_command(probe: str, labels: Path | None, least: float | None, as_json:
     Also whether it answers alike whatever it read before, and how fast it reads.
     """
     from moeprobe.errors import ProbeError
-    from moeprobe.probes import load_probe, read_labels
-    from moeprobe.probes.quality import check_outputs, check_probe_quality
+    from moeprobe.probes import load_probe
+    from moeprobe.probes.given import given_labels
+    from moeprobe.probes.quality import check_outputs
     from moeprobe.probes.steadiness import speed, unsteady
 
     judge = load_probe(probe)
-    texts = _texts(judge, None if labels is None else read_labels(labels))
-    measured = [check_probe_quality(trial.judge, trial.examples, trial.on) for trial in texts]
+    given = None if labels is None else given_labels(judge, labels)
+    texts = _texts(judge, given)
+    measured = _measured(texts, given)
+    asked = [trial for trial in texts if given is None or not given.by_itself or trial is not given.trial]
     outputs = [
-        (name, one) for trial in texts for name, one in check_outputs(trial.judge, trial.examples, trial.on).items()
+        (name, one) for trial in asked for name, one in check_outputs(trial.judge, trial.examples, trial.on).items()
     ]
     every = [example for trial in texts for example in trial.examples]
     shaky, pace = unsteady(lambda: load_probe(probe), every), speed(judge, every)
@@ -54,18 +58,18 @@ def check_command(probe: str, labels: Path | None, least: float | None, as_json:
         facts = {"name": judge.name, "version": judge.version, "level": judge.level}
         body: dict[str, Any] = {"probe": facts, "measured": [asdict(one) for one in measured]}
         body |= {"outputs": [{"output": name, **asdict(one)} for name, one in outputs]}
+        body |= {"labels": None if given is None else _given_json(given)}
         body |= {"steady": not shaky, "unsteady": [asdict(one) for one in shaky]}
         click.echo(json.dumps(body | {"speed": None if pace is None else asdict(pace)}, indent=1))
     else:
         parts = [_quality_text(one) for one in measured]
         parts += [_quality_text(one, f"output {name}, ") for name, one in outputs]
+        parts += [printable("\n".join(given.notes))] if given is not None and given.notes else []
         click.echo("\n\n".join([f"{judge.name} {judge.version}", *parts, _habits(shaky, pace)]))
     if shaky:
         raise ProbeError(f"Probe {judge.name} gave two answers to {len(shaky)} texts: its read() keeps something.")
-    value = measured[-1].balanced_accuracy.value
-    if least is not None and (value is None or value < least):
-        said = "cannot be measured" if value is None else f"is {value:.3f}"
-        raise ProbeError(f"Probe {judge.name}: the balanced accuracy on {measured[-1].on} {said}, below {least:g}.")
+    if least is not None:
+        _check_bar(judge.name, measured[-1], given, least)
 
 
 @click.command("agree", short_help="How far probes agree on the same texts.")
@@ -97,15 +101,55 @@ def agree_command(probes: tuple[str, ...], labels: Path | None, run: Path | None
     click.echo("\n\n".join(_agreement_text(*one, len(passages)) for one in found))
 
 
-def _texts(judge: "CheckedProbe", given: "Sequence[Example] | None") -> "list[Trial]":
+def _texts(judge: "CheckedProbe", given: "Given | None") -> "list[Trial]":
     """What there is to measure on, the most trustworthy last."""
     from moeprobe.errors import ProbeError
-    from moeprobe.probes.quality import Trial, trials_of
+    from moeprobe.probes.quality import trials_of
 
-    found = [*trials_of(judge), *([Trial("the labels given", judge, given)] if given else [])]
+    found = [*trials_of(judge), *([given.trial] if given is not None and given.trial is not None else [])]
     if not found:
         raise ProbeError(f"Probe {judge.name} has no examples. Give some with --labels FILE.")
     return found
+
+
+def _measured(texts: "Sequence[Trial]", given: "Given | None") -> "list[Quality]":
+    from moeprobe.probes.given import of_own_draw
+    from moeprobe.probes.quality import check_probe_quality
+
+    found = [check_probe_quality(trial.judge, trial.examples, trial.on) for trial in texts]
+    if given is not None and given.trial is not None and given.by_itself:
+        found[-1] = of_own_draw(found[-1])
+    return found
+
+
+def _given_json(given: "Given") -> dict[str, Any]:
+    return {
+        "left_out": given.known, "sampled_by": given.drawn_by, "by_itself": given.by_itself, "notes": given.notes
+    }  # fmt: skip
+
+
+def _check_bar(name: str, quality: "Quality", given: "Given | None", least: float) -> None:
+    """The bar of --min-balanced-accuracy; it is not held against memory, nor against texts of the probe's own choice.
+
+    Raises:
+        ProbeError: it is missed, or there is nothing to hold it against.
+    """
+    from moeprobe.errors import ProbeError
+
+    if given is not None and given.known:
+        raise ProbeError(
+            f"Probe {name}: {given.known} of the labels given are texts that the probe brings itself, so they are no "
+            "test of it. Take them out of the file, or leave out --min-balanced-accuracy."
+        )
+    if given is not None and given.by_itself:
+        raise ProbeError(
+            f"Probe {name} drew the windows of the labels given itself, so they do not tell its balanced accuracy. "
+            "Give labels of texts that were drawn without it, or leave out --min-balanced-accuracy."
+        )
+    value = quality.balanced_accuracy.value
+    if value is None or value < least:
+        said = "cannot be measured" if value is None else f"is {value:.3f}"
+        raise ProbeError(f"Probe {name}: the balanced accuracy on {quality.on} {said}, below {least:g}.")
 
 
 def _quality_text(quality: "Quality", name: str = "") -> str:
@@ -119,7 +163,8 @@ def _quality_text(quality: "Quality", name: str = "") -> str:
     head = f"On {name}{quality.on}: {quality.examples} texts. {counts}."
     if quality.prompts < quality.examples:
         head += f"\n{quality.prompts} prompts: texts of one prompt are alike, and the intervals are wider for it."
-    lines = [(one.replace("_", " ").replace("auc", "AUC"), *_figures(getattr(quality, one))) for one in RATES]
+    names = (*RATES, "negative_predictive_value")
+    lines = [(one.replace("_", " ").replace("auc", "AUC"), *_figures(getattr(quality, one))) for one in names]
     wrong = [
         (f"  {mistake.example.label} but scored {mistake.reading.score:.2f}: ", mistake.example.text)
         for mistake in quality.mistakes

@@ -4,7 +4,7 @@ from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.findings.checks import check_choice, check_ends, check_unit
 
-ON = ("its own examples", "held-out examples", "cross-validation", "the labels given")
+ON = ("its own examples", "held-out examples", "held-out examples, read again", "cross-validation", "the labels given")
 RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
 _ROUNDING = 1e-9
 

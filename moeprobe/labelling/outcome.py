@@ -72,7 +72,11 @@ class Outcome:
         }
 
     def lines(self) -> list[Json]:
-        """Labels as JSON objects that `correlate --labels` and `probes check --labels` read; null is no answer."""
+        """Labels as JSON objects that `correlate --labels` and `probes check --labels` read; null is no answer.
+
+        `sampled_by` says what drew the windows. A probe's record on windows that it drew itself tells only how often
+        its yes and its no are right; its recall and specificity would be biased by the draw.
+        """
         by = self.key.name if self.key.kind == "expert" else f"probe {self.key.name}"
         return [
             {

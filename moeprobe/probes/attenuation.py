@@ -13,6 +13,14 @@ from moeprobe.probes.rates import share as share_of
 
 DRAWS = 20_000
 
+# Why the record flatters the probe, and with it the factor.
+_KIND = {
+    "its own examples": ", which the rule was made on, so the figure is too kind",
+    "held-out examples": ", which is kind where one author wrote rule and examples",
+    "held-out examples, read again": ", after whose reading the rule was changed, and which is kind also where one "
+    "author wrote rule and examples",
+}
+
 
 @dataclass(frozen=True)
 class Attenuation:
@@ -94,6 +102,6 @@ def _rate(value: float, draws: NDArray[np.float64]) -> Rate:
 def _basis(quality: Quality) -> str:
     return (
         f"sensitivity {quality.recall.value:.2f} and specificity {quality.specificity.value:.2f} on {quality.on} "
-        f"({quality.examples}); assumes that these are like the generations of the trace, and that which generations "
-        "the probe gets wrong has nothing to do with their routing"
+        f"({quality.examples}){_KIND.get(quality.on, '')}; assumes that these are like the generations of the trace, "
+        "and that which generations the probe gets wrong has nothing to do with their routing"
     )

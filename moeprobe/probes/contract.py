@@ -30,6 +30,7 @@ class CheckedProbe:
         name, version, level, definition: as the probe says.
         outputs: names of its further outputs, usually none.
         parameters: what its answers depend on besides the text; recorded in findings.
+        held_out_read: "once", or "again" where the rule was changed after its held-out examples had been read.
         reads_segments: whether it must know what is thinking and what is answer.
     """
 
@@ -40,6 +41,7 @@ class CheckedProbe:
         self.level: Level = probe.level
         self.definition: str = probe.definition
         self.outputs: tuple[str, ...] = tuple(getattr(probe, "outputs", ()))
+        self.held_out_read: str = getattr(probe, "held_out_read", "once")
         self.reads_segments = bool(getattr(probe, "reads_segments", False))
         self.parameters: dict[str, Scalar] = _parameters(probe, made_with)
 
@@ -244,6 +246,9 @@ def checked(probe: object, source: str = "", made_with: Mapping[str, Scalar] | N
     for member in ("examples", "read", "held_out"):
         if not callable(getattr(candidate, member, checked)):
             raise ProbeError(f"{called}: {member} is {_shown(getattr(candidate, member))}; it must be a method.")
+    read = getattr(candidate, "held_out_read", "once")
+    if read not in ("once", "again"):
+        raise ProbeError(f"{called}: held_out_read is {_shown(read)}; write 'once' or 'again'.")
     _check_outputs(getattr(candidate, "outputs", ()), called)
     _check_parameters(getattr(candidate, "parameters", {}), called)
     return CheckedProbe(candidate, made_with)

@@ -28,6 +28,7 @@ class OutputProbe:
         self.level: Level = whole.level
         self.definition = f"The output {output!r} of the probe {whole.name}: {whole.definition}"
         self.reads_segments = whole.reads_segments
+        self.held_out_read = whole.held_out_read
         self.parameters: dict[str, Scalar] = whole.parameters
 
     @property

@@ -93,10 +93,11 @@ class Example:
 class Probe(Protocol):
     """What anyone writes to add a register: a plain class with these members. No base class is needed.
 
-    Three more may be there:
+    Four more may be there:
 
     - `outputs`, a tuple of names: every reading then gives each of them a score, beside the main one.
     - `held_out()`, examples like those of `examples()` that the rule was not made on.
+    - `held_out_read`, "once" (also where it is missing) or "again": the rule was changed after they had been read.
     - `parameters`, name to number, text or truth value: what the answers depend on besides the text. Where it is
       missing, the keyword-only arguments of `__init__` that have a default and are kept under their own name.
     """

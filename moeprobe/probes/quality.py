@@ -15,7 +15,9 @@ from moeprobe.probes.rates import Rate, balanced, f1_of, share
 THRESHOLD = 0.5
 """A passage is called positive from this score on."""
 
-On = Literal["its own examples", "held-out examples", "cross-validation", "the labels given"]
+On = Literal[
+    "its own examples", "held-out examples", "held-out examples, read again", "cross-validation", "the labels given"
+]
 """On which text a figure was measured."""
 
 RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
@@ -51,6 +53,7 @@ class Quality:
         precision, recall, specificity: Wilson (1927) intervals.
         balanced_accuracy: mean of recall and specificity; interval from their Wilson limits by MOVER (Zou & Donner
             2008).
+        negative_predictive_value: the share of right answers among its negatives; a Wilson interval.
         f1: interval from Wilson limits of TP / (TP + FP + FN), of which F1 is an increasing function.
         auc: of the scores (`auc.area`).
         mistakes: the wrong ones, in the order given.
@@ -70,6 +73,7 @@ class Quality:
     specificity: Rate
     f1: Rate
     auc: Rate
+    negative_predictive_value: Rate
     mistakes: tuple[Mistake, ...]
     abstentions: tuple[Example, ...]
 
@@ -152,6 +156,7 @@ def measure(name: str, examples: Sequence[Example], readings: Sequence[Reading],
         specificity=rates["specificity"],
         f1=rates["f1"],
         auc=rates["auc"],
+        negative_predictive_value=rates["negative_predictive_value"],
         mistakes=tuple(
             Mistake(example, reading) for (example, reading, *_), good in zip(answered, right, strict=True) if not good
         ),
@@ -174,6 +179,7 @@ def _rates(
     return {
         "balanced_accuracy": balanced(recall, specificity, right, labels, prompts),
         "precision": over(called),
+        "negative_predictive_value": over([not call for call in called]),
         "recall": recall,
         "specificity": specificity,
         "f1": f1_of(over([call or label == 1 for call, label in zip(called, labels, strict=True)])),
@@ -193,7 +199,8 @@ def trials_of(judge: CheckedProbe) -> list[Trial]:
         found = [Trial("cross-validation", unseen, unseen.examples())]
     else:
         found = [Trial("its own examples", judge, judge.examples())]
-    found.append(Trial("held-out examples", judge, judge.held_out()))
+    again = judge.held_out_read == "again"
+    found.append(Trial("held-out examples, read again" if again else "held-out examples", judge, judge.held_out()))
     return [trial for trial in found if trial.examples]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from moeprobe.trace import Trace
 from tests.cli.conftest import Run
+from tests.probes.trained.register_samples import register
 
 PROBE = """
 from moeprobe.probes import Example, Reading
@@ -130,3 +131,60 @@ def test_agree_wants_two_probes_and_one_source(run: Run, arguments: list[str], s
     code, _, err = run("probes", "agree", *arguments)
     assert code == 2
     assert said in err
+
+
+def test_windows_that_the_probe_drew_say_only_how_often_its_answers_are_right(
+    run: Run, probe: Path, tmp_path: Path
+) -> None:
+    texts = [("LOUD", 1), ("LOUDER", 1), ("BBC", 0), ("quiet", 0), ("so very calm", 0), ("hush now", 1)]
+    lines = [{"text": text, "label": label, "sampled_by": "probe shouting"} for text, label in texts]
+    given = labels(tmp_path, *lines)
+    code, out, _ = run("probes", "check", probe, "--labels", given, "--json")
+    assert code == 0
+    body = json.loads(out)
+    found = body["measured"][-1]
+    assert found["precision"]["value"] == pytest.approx(2 / 3)
+    assert found["negative_predictive_value"]["value"] == pytest.approx(2 / 3)
+    for name in ("recall", "specificity", "balanced_accuracy", "f1", "auc"):
+        assert found[name]["value"] is None
+    assert body["measured"][0]["recall"]["value"] is not None
+    assert (body["labels"]["by_itself"], body["labels"]["sampled_by"]) == (True, ["probe shouting"])
+    assert "drew these windows itself" in run("probes", "check", probe, "--labels", given)[1]
+    code, _, err = run("probes", "check", probe, "--labels", given, "--min-balanced-accuracy", "0")
+    assert code == 1
+    assert "drew the windows of the labels given itself" in err
+    given = labels(tmp_path, *({**line, "sampled_by": "L2.E5"} for line in lines))
+    code, out, _ = run("probes", "check", probe, "--labels", given, "--min-balanced-accuracy", "0.5")
+    assert code == 0
+    assert "drawn by L2.E5, not at random" in out
+
+
+def test_texts_that_the_probe_brings_are_no_test_of_it(run: Run, probe: Path, tmp_path: Path) -> None:
+    lines = [{"text": "stop it!", "label": 0}, {"text": "LOUD", "label": 1}, {"text": "quiet", "label": 0}]
+    given = labels(tmp_path, *lines)
+    code, out, _ = run("probes", "check", probe, "--labels", given)
+    assert code == 0
+    assert "the labels given: 2 texts" in out
+    assert "1 of 3 labels given were left out" in out
+    code, _, err = run("probes", "check", probe, "--labels", given, "--min-balanced-accuracy", "0.5")
+    assert code == 1
+    assert "1 of the labels given are texts that the probe brings itself" in err
+    given = labels(tmp_path, lines[0], {"text": "now", "label": 1})
+    code, out, _ = run("probes", "check", probe, "--labels", given, "--json")
+    assert code == 0
+    body = json.loads(out)
+    assert [one["on"] for one in body["measured"]] == ["its own examples", "held-out examples"]
+    assert body["labels"]["left_out"] == 2
+
+
+def test_a_trained_probe_is_not_measured_by_what_it_learnt(run: Run, tmp_path: Path) -> None:
+
+    lines = [{"text": one.text, "label": one.label, "prompt": one.prompt} for one in register()]
+    given = labels(tmp_path, *lines)
+    assert run("probes", "train", "--labels", given, "--name", "polite", "-o", tmp_path / "polite")[0] == 0
+    asked = {"text": "Something else was said of it.", "label": 0, "prompt": lines[0]["prompt"]}
+    given = labels(tmp_path, *lines, asked)
+    body = json.loads(run("probes", "check", tmp_path / "polite", "--labels", given, "--json")[1])
+    assert [one["on"] for one in body["measured"]] == ["cross-validation"]
+    assert body["labels"]["left_out"] == len(lines) + 1
+    assert run("probes", "check", tmp_path / "polite", "--labels", given, "--min-balanced-accuracy", "0.1")[0] == 1

@@ -29,6 +29,7 @@ def test_by_hand() -> None:
     assert found.share.value == pytest.approx(3 / 7, abs=1e-12)
     assert found.factor.value == pytest.approx(24 / 35, abs=1e-12)
     assert "sensitivity 0.90 and specificity 0.80 on held-out examples (200)" in found.basis
+    assert "(200), which is kind where one author wrote rule and examples; assumes" in found.basis
     body = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(body) == {"factor", "share", "basis"}
     assert body["factor"]["ci"][0] < 24 / 35 < body["factor"]["ci"][1]

@@ -89,6 +89,7 @@ def test_the_gallery_states_what_is_measured(name: str) -> None:
     own, held_out = counts(probe.examples()), counts(probe.held_out())
     assert cells[0] == f"{own[0]} + {own[1]}"
     assert cells[1] == f"{held_out[0]} + {held_out[1]}"
+    assert cells[2] == probe.held_out_read
     assert cells[-1] == figure(name)
     assert f"\n## {name}\n" in page
 

@@ -9,7 +9,17 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, 
 from statsmodels.stats.proportion import proportion_confint
 
 from moeprobe.errors import ProbeError
-from moeprobe.probes import Example, Level, Passage, Rate, Reading, check_probe_quality, checked, probe_quality
+from moeprobe.probes import (
+    Example,
+    Level,
+    Passage,
+    Rate,
+    Reading,
+    check_probe_quality,
+    checked,
+    load_probe,
+    probe_quality,
+)
 from moeprobe.probes.quality import RATES, check_outputs, trials_of
 from moeprobe.probes.rates import wilson
 
@@ -145,6 +155,24 @@ def test_held_out_examples_come_before_its_own() -> None:
     assert quality is not None
     assert (quality["on"], quality["examples"]) == ("held-out examples", 2)
     assert [trial.on for trial in trials_of(checked(Held()))] == ["its own examples", "held-out examples"]
+
+
+def test_held_out_examples_that_were_read_again_are_called_so() -> None:
+    class Again(Held):
+        held_out_read = "again"
+
+    quality = probe_quality(Again())
+    assert quality is not None
+    assert quality["on"] == "held-out examples, read again"
+    assert trials_of(checked(Again()).output("mild"))[-1].on == "held-out examples, read again"
+    assert trials_of(load_probe("technical"))[-1].on == "held-out examples, read again"
+    assert trials_of(load_probe("hedging"))[-1].on == "held-out examples"
+
+    class Twice(Held):
+        held_out_read = "twice"
+
+    with pytest.raises(ProbeError, match="held_out_read is 'twice'"):
+        checked(Twice())
 
 
 def test_outputs_are_measured_where_both_answers_are_told() -> None:

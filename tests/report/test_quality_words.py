@@ -45,6 +45,10 @@ def test_settings_stand_there_where_there_are_some() -> None:
     [
         ("its own examples", "1 labelled example of its own"),
         ("held-out examples", "1 labelled example that it was not made on"),
+        (
+            "held-out examples, read again",
+            "1 labelled example written before its rule, which was changed after they were read",
+        ),
         ("cross-validation", "1 labelled example (cross-validation)"),
     ],
 )

@@ -143,6 +143,7 @@ class Code(FromFiles):
     name = "code"
     version = "1"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The answer holds source code or console output: a program or part of one, a query, markup, a style sheet, a "
         "configuration or data file, a shell session, a stack trace, fenced or not, on lines of its own. Code words "

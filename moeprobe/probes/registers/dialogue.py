@@ -84,6 +84,7 @@ class Dialogue(FromFiles):
     name = "dialogue"
     version = "1"
     level: Level = "generation"
+    held_out_read = "again"
     definition = (
         "Turns of speech between two or more parties stand in the text: as a script or transcript with the speakers' "
         "names, as lines with a dash, or as quoted exchange in a story, where one answers the other. Questions and "

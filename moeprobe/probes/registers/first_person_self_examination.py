@@ -68,6 +68,7 @@ class FirstPersonSelfExamination(FromFiles):
     name = "first-person-self-examination"
     version = "2"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The speaker turns to its own interiority: what it feels, attends to, thinks, remembers or doubts, what it is "
         "like to be it, its own states and limits as it meets them. Denials count too and are labelled "

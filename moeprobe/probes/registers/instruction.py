@@ -66,6 +66,7 @@ class Instruction(FromFiles):
     name = "instruction"
     version = "1"
     level: Level = "generation"
+    held_out_read = "again"
     definition = (
         "Procedural text: two or more steps in a sequence that the reader is to carry out, as in recipes, manuals and "
         "directions, whether numbered or in running text, in the imperative or as 'you then press'. A single request "

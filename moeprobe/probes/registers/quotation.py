@@ -131,6 +131,7 @@ class Quotation(FromFiles):
     name = "quotation"
     version = "1"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The answer gives the words of another, marked as such, in English: quoted directly and attributed (he said, "
         "as the poet put it, a sign that reads), a longer quotation, lines of dialogue, a block quote, or reported "

@@ -34,6 +34,7 @@ class Refusal(FromFiles):
     name = "refusal"
     version = "2"
     level: Level = "generation"
+    held_out_read = "again"
     outputs = ("refusal", "partial-compliance", "safe-redirection", "epistemic-denial")
     definition = (
         "The assistant declines to do what it was asked, in its own voice and in English. It counts whether it is "

@@ -85,6 +85,7 @@ class Technical(FromFiles):
     name = "technical"
     version = "1"
     level: Level = "generation"
+    held_out_read = "again"
     definition = (
         "Specialist expository prose of any field (science, engineering, computing, medicine, law, economics): dense "
         "in terms and derived nouns, with units, formulae or passives, about how something is, works or is measured, "

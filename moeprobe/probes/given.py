@@ -1,0 +1,110 @@
+"""Labels given to measure a probe by: what may be said of it depends on how their texts were chosen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moeprobe.errors import ProbeError
+from moeprobe.fields import json_lines
+from moeprobe.probes.contract import CheckedProbe
+from moeprobe.probes.labels import read_labels
+from moeprobe.probes.probe import Example
+from moeprobe.probes.quality import Quality, Trial
+from moeprobe.probes.rates import NOTHING
+from moeprobe.probes.trained.folds import example_groups
+
+
+@dataclass(frozen=True)
+class Given:
+    """Labels of a file, without the texts that the probe brings itself.
+
+    Attributes:
+        trial: the texts to measure on; None where those left are not of both kinds.
+        known: how many were left out, since they are (nearly) texts that the probe brings itself; for a trained probe
+            also answers to prompts that it was trained on.
+        drawn_by: what drew the texts, as `sampled_by` names it, in order.
+        by_itself: the probe drew some of the texts.
+        notes: what a reader must know, in sentences.
+    """
+
+    trial: Trial | None
+    known: int
+    drawn_by: tuple[str, ...]
+    by_itself: bool
+    notes: tuple[str, ...]
+
+
+def given_labels(judge: CheckedProbe, path: Path) -> Given:
+    """Read labels to measure `judge` by.
+
+    Raises:
+        ProbeError: as `read_labels`; or the labels are of one kind, before anything is left out.
+    """
+    examples = read_labels(path)
+    if len({one.label for one in examples}) < 2:
+        raise ProbeError(f"{path}: all labels are {examples[0].label}. To measure a probe there must be some of both.")
+    unseen = _unseen(judge, examples)
+    drawn_by = _drawn_by(path)
+    by_itself = f"probe {judge.name}" in drawn_by
+    known = len(examples) - len(unseen)
+    usable = len({one.label for one in unseen}) == 2
+    return Given(
+        trial=Trial("the labels given", judge, unseen) if usable else None,
+        known=known,
+        drawn_by=drawn_by,
+        by_itself=by_itself,
+        notes=_notes(known, len(examples), usable, drawn_by, by_itself),
+    )
+
+
+def of_own_draw(quality: Quality) -> Quality:
+    """Only what texts that were chosen by the probe's own answers can say: precision and negative predictive value.
+
+    As many texts that it calls positive as it calls negative were drawn. So a register that is rare, or one that the
+    probe mostly misses, looks common and well found: recall, specificity and all that is made of them are biased
+    (verification bias: Begg & Greenes 1983, Biometrics 39, 207-215). What is right among its positives, and among its
+    negatives, is not.
+    """
+    return replace(
+        quality, balanced_accuracy=NOTHING, recall=NOTHING, specificity=NOTHING, f1=NOTHING, auc=NOTHING
+    )  # fmt: skip
+
+
+def _unseen(judge: CheckedProbe, examples: Sequence[Example]) -> list[Example]:
+    """Those that are not near-copies of the probe's own and held-out texts."""
+    brought = [*judge.examples(), *judge.held_out()]
+    every = [*brought, *examples]
+    if not callable(getattr(judge.inner, "cross_validated", None)):
+        # a rule knows no prompt by heart; what was fitted may know its topic
+        every = [Example(one.text, one.label) for one in every]
+    groups = example_groups(every).tolist()
+    taken = set(groups[: len(brought)])
+    return [one for one, group in zip(examples, groups[len(brought) :], strict=True) if group not in taken]
+
+
+def _drawn_by(path: Path) -> tuple[str, ...]:
+    found = (fields.data.get("sampled_by") for fields in json_lines(path, ProbeError))
+    return tuple(sorted({one for one in found if isinstance(one, str) and one}))
+
+
+def _notes(known: int, given: int, usable: bool, drawn_by: Sequence[str], by_itself: bool) -> tuple[str, ...]:
+    notes = []
+    if known:
+        notes.append(
+            f"{known} of {given} labels given were left out: the probe brings these texts, or nearly these, itself. "
+            "How it does on them is memory."
+        )
+    if not usable:
+        notes.append("The others are not of both kinds, so nothing was measured on the labels given.")
+    elif by_itself:
+        notes.append(
+            "The probe drew these windows itself, as many that it calls positive as it calls negative. So they say how "
+            "often it is right when it says yes (precision) and when it says no (negative predictive value). Recall, "
+            "specificity, balanced accuracy, F1 and AUC would be biased and are not given."
+        )
+    elif drawn_by:
+        notes.append(
+            f"The windows were drawn by {', '.join(drawn_by)}, not at random. Rates are those of this sheet; in the "
+            "answers of a run they can be quite different."
+        )
+    return tuple(notes)
