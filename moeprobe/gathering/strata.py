@@ -32,12 +32,14 @@ class Part:
         rows: where they stand in the shard.
         generation: their generations.
         sample: their samples, as `Selection` numbers them.
+        place: their places among all routed tokens of the segment of their generation, from 0.
         stratum: their strata; empty without strata.
     """
 
     rows: Ints
     generation: Ints
     sample: Ints
+    place: Ints
     stratum: Ints
 
 
@@ -95,16 +97,16 @@ def lay_out(trace: TraceLike, selection: Selection, strata: tuple[str, ...] | No
             f"The selection is for {selection.keep.size} generations, the trace has {len(trace.generations)}."
         )
     codes, infos, seen = segment_codes(trace, selection.segment), shared_layers(trace), set[int]()
-    found: list[tuple[Ints, Ints, Ints]] = []
+    found: list[tuple[Ints, Ints, Ints, Ints]] = []
     columns: list[list[Ints]] = []
     for shard in trace.shards():
-        rows, generation = kept_rows(shard, infos, codes, selection.limits)
+        rows, generation, place = kept_rows(shard, infos, codes, selection.limits)
         members = set(np.unique(generation).tolist())
         if members & seen:
             raise TraceError(f"Generation {min(members & seen)} lies in two shards; a trace keeps each in one.")
         seen |= members
-        found.append((rows, generation, selection.sample_of(shard, rows, generation)))
-        columns.append([_column(name, trace, shard, rows, generation) for name in strata or ()])
+        found.append((rows, generation, selection.sample_of(shard, rows, generation), place))
+        columns.append([_column(name, trace, shard, rows, place) for name in strata or ()])
     sample = np.concatenate([np.zeros(0, dtype=np.int64), *(one[2] for one in found)])
     tokens = np.bincount(sample, minlength=selection.samples)
     if strata is None:
@@ -143,15 +145,14 @@ def bare_spans(trace: TraceLike, layout: Layout, spans: Sequence[NDArray[np.int6
     return bare
 
 
-def _column(name: str, trace: TraceLike, shard: ShardLike, rows: Ints, generation: Ints) -> Ints:
+def _column(name: str, trace: TraceLike, shard: ShardLike, rows: Ints, place: Ints) -> Ints:
     """What one part of a stratum is at each counted row, (rows,)."""
     if name == "token":
         return _token_ids(shard)[rows]
     if name == "previous":
         return _previous(shard, shared_layers(trace), len(trace.manifest.segments))[rows]
     # doubling bins: the first tokens of a segment are special, and each bin must still hold many tokens
-    rank = np.arange(rows.size) - np.searchsorted(generation, generation, side="left")
-    bins: Ints = np.floor(np.log2(rank + 1)).astype(np.int64)
+    bins: Ints = np.floor(np.log2(place + 1)).astype(np.int64)
     return bins
 
 

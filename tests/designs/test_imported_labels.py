@@ -15,6 +15,9 @@ from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE
 from moeprobe.designs.imported import coverage_notes, imported_groups
 from moeprobe.designs.label_records import Labels, label_record
 from moeprobe.errors import LabelError, StatsError
+from moeprobe.gathering.judged import JudgedTrace
+from moeprobe.gathering.selection import Selection
+from moeprobe.gathering.strata import lay_out
 from moeprobe.stats.simulation import World, simulate
 from tests.correlate.asking import WORD, Capitals, ask, changed, written
 
@@ -286,6 +289,32 @@ def test_windows_compared_as_groups_count_by_hand(tmp_path: Path) -> None:
     difference = np.mean([chosen[i] for i in used if HALF[i]]) - np.mean([chosen[i] for i in used if not HALF[i]])
     (row,) = [row for row in rows if row["site"] == "L0.E3"]
     assert row["rate_difference"] == pytest.approx(difference)
+
+
+def test_the_position_of_a_judged_token_is_its_place_in_the_answer(tmp_path: Path) -> None:
+    """Windows in the middle of answers: a word of the answers here is a token, so the text tells the place."""
+    middle = [{**one, "label": HALF[int(str(one["generation"]))]} for one in windows() if one["window"][0] == 20 * WORD]
+    labels = read_label_records(lines(tmp_path, *middle))
+    question, rows, _ = ask(TRACE, labels=labels, design="groups", text=True)
+    edges = question["positions"]["edges"]
+    assert (edges[0], edges[-1]) == (20, 30)
+    assert all(min(question["positions"][side]["tokens"]) > 0 for side in ("positive", "negative"))
+    shown = [one["window"] for row in rows if row["evidence"] for one in row["evidence"]["windows"]]
+    assert shown
+    for one in shown:
+        assert 20 <= one["position"] < 30
+        text = TEXTS[one["generation"]]
+        at = one["position"] * WORD
+        assert one["tokens"][one["centre"]] == text[at : at + WORD]
+    groups = imported_groups(TRACE.generations, labels)
+    stretches = [np.array(found, dtype=np.int64).reshape(-1, 2) for found in groups.judged or ()]
+    selection = Selection("answer", np.full(30, 99), np.arange(30), 30)
+    judged = JudgedTrace(TRACE, stretches, "answer")
+    places = np.concatenate([part.place for part in lay_out(judged, selection, None).parts])
+    assert set(places.tolist()) == set(range(20, 30))
+    one, two = (lay_out(judged, selection, strata) for strata in (("token",), ("token", "position")))
+    for alone, beside in zip(one.parts, two.parts, strict=True):
+        assert alone.stratum.tolist() == beside.stratum.tolist(), "all stand in one bin of positions, 16 to 31"
 
 
 def test_windows_of_both_kinds_are_left_out_of_groups_with_a_note(tmp_path: Path) -> None:
