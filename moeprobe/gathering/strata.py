@@ -118,33 +118,6 @@ def lay_out(trace: TraceLike, selection: Selection, strata: tuple[str, ...] | No
     return Layout(parts, tokens, _cross(sample, selection.samples, stratum, number), STRATA[strata])
 
 
-def bare_spans(trace: TraceLike, layout: Layout, spans: Sequence[NDArray[np.int64]]) -> Ints:
-    """Spans in which no counted token lies: what they mark cannot be seen in the routing.
-
-    The last token that a model chose is not routed; others lie in another segment, or beyond what was kept.
-
-    Args:
-        trace: the run.
-        layout: of the counted tokens.
-        spans: for each generation characters of its answer, (n, 2) as [start, end).
-
-    Returns:
-        (generations,) how many of each generation's spans; all of them where none of its tokens is counted.
-    """
-    bare = np.array([len(one) for one in spans], dtype=np.int64)
-    for shard, part in zip(trace.shards(), layout.parts, strict=True):
-        first, last = (np.asarray(column)[part.rows] for column in (shard.char_start, shard.char_end))
-        filled = first < last
-        present, places = np.unique(part.generation, return_index=True)
-        for generation, own in zip(present.tolist(), np.split(np.arange(first.size), places[1:]), strict=False):
-            own = own[filled[own]]
-            # tokens begun before the span's end, less those over by its start
-            begun = np.searchsorted(np.sort(first[own]), spans[generation][:, 1], side="left")
-            over = np.searchsorted(np.sort(last[own]), spans[generation][:, 0], side="right")
-            bare[generation] = int((begun <= over).sum())
-    return bare
-
-
 def _column(name: str, trace: TraceLike, shard: ShardLike, rows: Ints, place: Ints) -> Ints:
     """What one part of a stratum is at each counted row, (rows,)."""
     if name == "token":
