@@ -17,7 +17,7 @@ class CountedTokens:
 
     Attributes:
         generation, sample: as in `Part`.
-        rank: place of the token among the counted ones of its generation, from 0.
+        rank: place of the token in the segment of its generation, from 0, as in `Part`.
         token_id: what it is; None where the trace does not say.
         shard, row: where it stands.
         number: (tokens,) the number here of each token of the layout's parts, one part after the other.
@@ -40,19 +40,18 @@ def counted_tokens(trace: TraceLike, layout: Layout) -> CountedTokens:
     for shard, part in zip(trace.shards(), layout.parts, strict=True):
         column = getattr(shard, "token_id", None)
         ids = None if column is None or ids is None else [*ids, np.asarray(column)[part.rows].astype(np.int64)]
-    generation, sample, row = (
-        _joined([getattr(part, name) for part in layout.parts]) for name in ("generation", "sample", "rows")
+    generation, sample, row, place = (
+        _joined([getattr(part, name) for part in layout.parts]) for name in ("generation", "sample", "rows", "place")
     )
     sizes = [part.rows.size for part in layout.parts]
     # a generation lies in one shard, and each part is in order of generation and position
     order = np.argsort(generation, kind="stable")
     number = np.empty(order.size, dtype=np.int64)
     number[order] = np.arange(order.size)
-    ordered = generation[order]
     return CountedTokens(
-        generation=ordered,
+        generation=generation[order],
         sample=sample[order],
-        rank=np.arange(order.size) - np.searchsorted(ordered, ordered, side="left"),
+        rank=place[order],
         token_id=None if ids is None else _joined(ids)[order],
         shard=np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)[order],
         row=row[order],

@@ -78,9 +78,12 @@ def evidence_of(
 
 
 def position_edges(rank: Ints, bins: int = BINS) -> Ints:
-    """Edges of at most `bins` bins of positions with about equally many tokens each, from 0; (bins + 1,)."""
+    """Edges of at most `bins` bins of positions with about equally many tokens each; (bins + 1,).
+
+    They begin at the first position that is counted: 0, but where only windows of answers were judged.
+    """
     inner = np.quantile(rank, np.linspace(0, 1, bins + 1)[1:-1], method="higher")
-    return np.unique(np.concatenate([[0], inner, [int(rank.max()) + 1]])).astype(np.int64)
+    return np.unique(np.concatenate([[int(rank.min())], inner, [int(rank.max()) + 1]])).astype(np.int64)
 
 
 def _choices(

@@ -24,7 +24,7 @@ from moeprobe.correlate.together import coalitions_of, families_of, layers_of
 from moeprobe.designs.design import Design
 from moeprobe.designs.groups import LEFT_OUT, Groups, is_numeric, label_groups, number_groups, probe_groups
 from moeprobe.designs.held import hold
-from moeprobe.designs.imported import coverage_notes, imported_groups
+from moeprobe.designs.imported import IMPORTED, coverage_notes, imported_groups
 from moeprobe.designs.label_records import Labels
 from moeprobe.designs.planning import plan
 from moeprobe.designs.segments import segments_of
@@ -137,7 +137,6 @@ def correlate(
     else:
         named: Json = {"name": name, "positive": positive, "negative": negative, "only": only}
         groups = imported_groups(trace.generations, labels, **named, design=chosen.design)
-        groups = replace(groups, notes=(*groups.notes, *coverage_notes(trace, groups)))
     segments = segments_of(trace) if others else None
     beside = [probe_groups(trace.generations, other, only=only, segments=segments) for other in others]
     return _answer(trace, groups, beside, chosen)
@@ -191,8 +190,10 @@ def _answer(trace: TraceLike, groups: Groups, others: Sequence[Groups], options:
         "examples": examples,
         **seen,
     }
+    whole_labels = groups.grouping.get("by") == IMPORTED and design.spans is None
     notes = [
         *groups.notes,
+        *(coverage_notes(trace, groups) if whole_labels else ()),
         *design.notes,
         *unit_notes(design),
         *_more_notes(design, partial, halves is not None, options),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprobe.gathering.counts import GENERATED, routed_rows, shared_layers
+from moeprobe.gathering.counts import GENERATED, routed_rows, shared_layers, whole_of
 from moeprobe.gathering.inputs import GenerationLike, ShardLike, TraceLike
 from moeprobe.probes import Span
 from moeprobe.sites import Site
@@ -50,6 +50,7 @@ def shown_rows(trace: TraceLike, wanted: Container[int] | None = None) -> Iterat
     for number, shard in enumerate(trace.shards()):
         if wanted is not None and number not in wanted:
             continue
+        shard = whole_of(shard)  # tokens of an answer that nobody judged are shown as what they are
         rows = np.flatnonzero(routed_rows(shard, infos, codes))
         generation = np.asarray(shard.generation).astype(np.int64)
         order = np.lexsort((np.asarray(shard.position)[rows], generation[rows]))

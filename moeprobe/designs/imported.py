@@ -131,15 +131,20 @@ def check_same_labels(labels: Labels, grouping: dict[str, str | None]) -> None:
 
 
 def coverage_notes(trace: TraceLike, groups: Groups) -> tuple[str, ...]:
-    """Say which marks fall on no recorded token: they count for nothing."""
-    ranges = [[(one.start, one.end) for one in spans] for spans in groups.spans]
+    """Say which marks of whole answers fall on no recorded token. Designs within answers say it of what they count."""
+    ranges = [
+        np.array([(one.start, one.end) for one in spans], dtype=np.int64).reshape(-1, 2) for spans in groups.spans
+    ]
     empty = tokenless_spans(trace, ranges)
     if not empty:
         return ()
     shown = ", ".join(f"[{start}, {end}] of generation {index}" for index, start, end in empty[:3])
     more = ", ..." if len(empty) > 3 else ""
-    verb = "covers no recorded token and counts" if len(empty) == 1 else "cover no recorded token and count"
-    return (f"{len(empty)} of {sum(map(len, ranges))} marked stretches {verb} for nothing: {shown}{more}.",)
+    verb = "covers" if len(empty) == 1 else "cover"
+    return (
+        f"{len(empty)} of {sum(map(len, ranges))} marked stretches {verb} no recorded token: {shown}{more}. Answers "
+        "keep their labels all the same.",
+    )
 
 
 def _by_generation(matches: Sequence[Match], let_in: NDArray[np.bool_]) -> list[list[LabelRecord]]:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moeprobe.designs.label_records import LabelRecord, Labels
 from moeprobe.errors import LabelError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import GenerationLike, TraceLike
+from moeprobe.gathering.selection import bare_spans
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,21 @@ def match_labels(labels: Labels, generations: Sequence[GenerationLike]) -> tuple
     return tuple(matches)
 
 
-def tokenless_spans(trace: TraceLike, spans: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int, int]]:
+def tokenless_spans(trace: TraceLike, spans: Sequence[NDArray[np.int64]]) -> list[tuple[int, int, int]]:
     """Spans that cover no routed token of the answer, as (generation, start, end).
 
     Args:
         trace: the run.
-        spans: for each generation ranges of characters of its answer.
+        spans: for each generation ranges of characters of its answer, (n, 2).
     """
     codes = [code for code, name in enumerate(trace.manifest.segments) if name in GENERATED]
-    left = {index: list(found) for index, found in enumerate(spans) if found}
+    columns: list[list[NDArray[np.int64]]] = [[], [], []]
     for shard in trace.shards():
         rows = np.flatnonzero(np.isin(np.asarray(shard.segment), codes))
-        numbers = np.asarray(shard.generation)[rows]
-        for index in sorted(set(np.unique(numbers).tolist()) & left.keys()):
-            own = rows[numbers == index]
-            starts, ends = np.asarray(shard.char_start)[own], np.asarray(shard.char_end)[own]
-            left[index] = [(a, b) for a, b in left[index] if not ((starts < b) & (ends > a)).any()]
-    return [(index, start, end) for index, found in sorted(left.items()) for start, end in found]
+        for column, name in zip(columns, ("generation", "char_start", "char_end"), strict=True):
+            column.append(np.asarray(getattr(shard, name))[rows].astype(np.int64))
+    found = bare_spans(spans, *(np.concatenate([np.zeros(0, dtype=np.int64), *column]) for column in columns))
+    return [(index, start, end) for index, start, end in found.tolist()]
 
 
 def _found(

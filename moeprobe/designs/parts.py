@@ -12,8 +12,8 @@ from moeprobe.designs.scope import Scope
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import TraceLike
-from moeprobe.gathering.selection import Selection
-from moeprobe.gathering.strata import bare_spans, lay_out
+from moeprobe.gathering.selection import Selection, bare_spans
+from moeprobe.gathering.strata import Layout, lay_out
 
 Ints = NDArray[np.int64]
 
@@ -80,8 +80,23 @@ def marked_parts(trace: TraceLike, scope: Scope, groups: Groups) -> Parts | None
         one_kind=int(((unit >= 0) & (kept < 0)).sum()),
         repeated=bool((np.bincount(kept[kept >= 0], minlength=1) > 1).any()),
         marked=int(sum(len(spans[index]) for index in used.tolist())),
-        bare=int(bare_spans(trace, layout, spans)[used].sum()),
+        bare=int(np.isin(_bare(trace, layout, spans)[:, 0], used).sum()),
     )
+
+
+def _bare(trace: TraceLike, layout: Layout, spans: tuple[Ints, ...]) -> Ints:
+    """(bare, 3) spans that hold no counted token."""
+    columns = [
+        (
+            part.generation,
+            *(np.asarray(column)[part.rows].astype(np.int64) for column in (shard.char_start, shard.char_end)),
+        )
+        for shard, part in zip(trace.shards(), layout.parts, strict=True)
+    ]
+    generation, first, last = (
+        np.concatenate([np.zeros(0, dtype=np.int64), *(one[place] for one in columns)]) for place in range(3)
+    )
+    return bare_spans(spans, generation, first, last)
 
 
 def within(trace: TraceLike, scope: Scope, groups: Groups) -> Design:

@@ -87,15 +87,35 @@ def routed_rows(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints) -> ND
     return inside & np.logical_or.reduce(masks) if masks else inside
 
 
-def kept_rows(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints, keep: Ints) -> tuple[Ints, Ints]:
-    """Rows to count and their generations: the first keep[g] routed rows of the segment, by position."""
-    generation = _numbers(shard, keep.size)
+def kept_rows(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints, keep: Ints) -> tuple[Ints, Ints, Ints]:
+    """Rows to count, their generations, and their places in the segment, from 0.
+
+    They are the first keep[g] routed rows of the segment, by position. Places are counted in the whole shard.
+    """
+    rows, generation, rank = _ranked(shard, infos, codes, keep.size)
+    whole, place = whole_of(shard), rank
+    if whole is not shard:
+        every, _, ranks = _ranked(whole, infos, codes, keep.size)
+        places = np.zeros(np.asarray(whole.segment).size, dtype=np.int64)
+        places[every] = ranks
+        place = places[rows]
+    inside = rank < keep[generation]
+    return rows[inside], generation[inside], place[inside]
+
+
+def whole_of(shard: ShardLike) -> ShardLike:
+    """The shard with all segments as they were recorded, where some tokens are set apart (`judged.JudgedTrace`)."""
+    whole: ShardLike = getattr(shard, "whole", shard)
+    return whole
+
+
+def _ranked(shard: ShardLike, infos: Sequence[LayerLike], codes: Ints, size: int) -> tuple[Ints, Ints, Ints]:
+    """Routed rows of the segment by generation and position, their generations and their ranks therein."""
+    generation = _numbers(shard, size)
     rows = np.flatnonzero(routed_rows(shard, infos, codes))
     rows = rows[np.lexsort((np.asarray(shard.position)[rows], generation[rows]))]
     ordered = generation[rows]
-    rank = np.arange(rows.size) - np.searchsorted(ordered, ordered, side="left")
-    inside = rank < keep[ordered]
-    return rows[inside], ordered[inside]
+    return rows, ordered, np.arange(rows.size) - np.searchsorted(ordered, ordered, side="left")
 
 
 def _numbers(shard: ShardLike, generations: int) -> Ints:

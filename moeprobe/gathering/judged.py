@@ -57,10 +57,10 @@ class _Manifest:
 
 
 class _Shard:
-    """A shard whose tokens outside the stretches have the last segment."""
+    """A shard whose tokens outside the stretches have the last segment; `whole` is the shard as it was."""
 
     def __init__(self, shard: Any, stretches: Sequence[NDArray[np.int64]], segments: list[str]) -> None:
-        self._shard = shard
+        self.whole = shard
         segment = np.asarray(shard.segment).astype(np.int64)
         codes = [code for code, name in enumerate(segments) if name in GENERATED]
         columns = (
@@ -70,4 +70,4 @@ class _Shard:
         self.segment = np.where(outside, len(segments) - 1, segment)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._shard, name)
+        return getattr(self.whole, name)

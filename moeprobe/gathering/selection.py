@@ -98,10 +98,36 @@ def overlapping(spans: Sequence[NDArray[np.int64]], generation: Ints, first: Int
     """
     starts, ends = _edges(spans)
     offset = generation * _ROOM
-    # spans begun before its end, less those over by its start
-    begun = np.searchsorted(starts, offset + last, side="left")
-    over = np.searchsorted(ends, offset + first, side="right")
-    found: NDArray[np.bool_] = (begun > over) & (first < last)  # a token without characters has none marked
+    return _meeting(starts, ends, offset + first, offset + last)
+
+
+def bare_spans(spans: Sequence[NDArray[np.int64]], generation: Ints, first: Ints, last: Ints) -> Ints:
+    """The spans that no row overlaps: what they mark cannot be seen in the routing.
+
+    The last token that a model chose is not routed; others lie in another segment, or beyond what was kept.
+
+    Args:
+        spans: for each generation ranges of characters, (n, 2).
+        generation, first, last: (rows,) the rows, with characters [first, last).
+
+    Returns:
+        (bare, 3) generation, start and end of each, in order.
+    """
+    filled, offset = first < last, generation * _ROOM
+    starts, ends = np.sort((offset + first)[filled]), np.sort((offset + last)[filled])
+    number = np.repeat(np.arange(len(spans), dtype=np.int64), [len(one) for one in spans])
+    marks = np.concatenate([np.zeros((0, 2), dtype=np.int64), *(np.reshape(one, (-1, 2)) for one in spans)])
+    met = _meeting(starts, ends, number * _ROOM + marks[:, 0], number * _ROOM + marks[:, 1])
+    found: Ints = np.column_stack([number, marks])[~met]
+    return found
+
+
+def _meeting(starts: Ints, ends: Ints, first: Ints, last: Ints) -> NDArray[np.bool_]:
+    """(n,) whether [first, last) overlaps a stretch; of the stretches, none empty, starts and ends are sorted."""
+    # stretches begun before its end, less those over by its start
+    begun = np.searchsorted(starts, last, side="left")
+    over = np.searchsorted(ends, first, side="right")
+    found: NDArray[np.bool_] = (begun > over) & (first < last)  # what has no characters overlaps nothing
     return found
 
 

@@ -32,12 +32,14 @@ class Part:
         rows: where they stand in the shard.
         generation: their generations.
         sample: their samples, as `Selection` numbers them.
+        place: their places among all routed tokens of the segment of their generation, from 0.
         stratum: their strata; empty without strata.
     """
 
     rows: Ints
     generation: Ints
     sample: Ints
+    place: Ints
     stratum: Ints
 
 
@@ -95,16 +97,16 @@ def lay_out(trace: TraceLike, selection: Selection, strata: tuple[str, ...] | No
             f"The selection is for {selection.keep.size} generations, the trace has {len(trace.generations)}."
         )
     codes, infos, seen = segment_codes(trace, selection.segment), shared_layers(trace), set[int]()
-    found: list[tuple[Ints, Ints, Ints]] = []
+    found: list[tuple[Ints, Ints, Ints, Ints]] = []
     columns: list[list[Ints]] = []
     for shard in trace.shards():
-        rows, generation = kept_rows(shard, infos, codes, selection.limits)
+        rows, generation, place = kept_rows(shard, infos, codes, selection.limits)
         members = set(np.unique(generation).tolist())
         if members & seen:
             raise TraceError(f"Generation {min(members & seen)} lies in two shards; a trace keeps each in one.")
         seen |= members
-        found.append((rows, generation, selection.sample_of(shard, rows, generation)))
-        columns.append([_column(name, trace, shard, rows, generation) for name in strata or ()])
+        found.append((rows, generation, selection.sample_of(shard, rows, generation), place))
+        columns.append([_column(name, trace, shard, rows, place) for name in strata or ()])
     sample = np.concatenate([np.zeros(0, dtype=np.int64), *(one[2] for one in found)])
     tokens = np.bincount(sample, minlength=selection.samples)
     if strata is None:
@@ -116,42 +118,14 @@ def lay_out(trace: TraceLike, selection: Selection, strata: tuple[str, ...] | No
     return Layout(parts, tokens, _cross(sample, selection.samples, stratum, number), STRATA[strata])
 
 
-def bare_spans(trace: TraceLike, layout: Layout, spans: Sequence[NDArray[np.int64]]) -> Ints:
-    """Spans in which no counted token lies: what they mark cannot be seen in the routing.
-
-    The last token that a model chose is not routed; others lie in another segment, or beyond what was kept.
-
-    Args:
-        trace: the run.
-        layout: of the counted tokens.
-        spans: for each generation characters of its answer, (n, 2) as [start, end).
-
-    Returns:
-        (generations,) how many of each generation's spans; all of them where none of its tokens is counted.
-    """
-    bare = np.array([len(one) for one in spans], dtype=np.int64)
-    for shard, part in zip(trace.shards(), layout.parts, strict=True):
-        first, last = (np.asarray(column)[part.rows] for column in (shard.char_start, shard.char_end))
-        filled = first < last
-        present, places = np.unique(part.generation, return_index=True)
-        for generation, own in zip(present.tolist(), np.split(np.arange(first.size), places[1:]), strict=False):
-            own = own[filled[own]]
-            # tokens begun before the span's end, less those over by its start
-            begun = np.searchsorted(np.sort(first[own]), spans[generation][:, 1], side="left")
-            over = np.searchsorted(np.sort(last[own]), spans[generation][:, 0], side="right")
-            bare[generation] = int((begun <= over).sum())
-    return bare
-
-
-def _column(name: str, trace: TraceLike, shard: ShardLike, rows: Ints, generation: Ints) -> Ints:
+def _column(name: str, trace: TraceLike, shard: ShardLike, rows: Ints, place: Ints) -> Ints:
     """What one part of a stratum is at each counted row, (rows,)."""
     if name == "token":
         return _token_ids(shard)[rows]
     if name == "previous":
         return _previous(shard, shared_layers(trace), len(trace.manifest.segments))[rows]
     # doubling bins: the first tokens of a segment are special, and each bin must still hold many tokens
-    rank = np.arange(rows.size) - np.searchsorted(generation, generation, side="left")
-    bins: Ints = np.floor(np.log2(rank + 1)).astype(np.int64)
+    bins: Ints = np.floor(np.log2(place + 1)).astype(np.int64)
     return bins
 
 

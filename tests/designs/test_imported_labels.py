@@ -15,6 +15,9 @@ from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE
 from moeprobe.designs.imported import coverage_notes, imported_groups
 from moeprobe.designs.label_records import Labels, label_record
 from moeprobe.errors import LabelError, StatsError
+from moeprobe.gathering.judged import JudgedTrace
+from moeprobe.gathering.selection import Selection, bare_spans, overlapping
+from moeprobe.gathering.strata import lay_out
 from moeprobe.stats.simulation import World, simulate
 from tests.correlate.asking import WORD, Capitals, ask, changed, written
 
@@ -192,10 +195,44 @@ def test_a_span_on_no_token_is_counted_and_said(tmp_path: Path) -> None:
         tmp_path, {"generation": 0, "spans": [[0, 6], [end + 1, end + 5]]}, {"generation": 1, "spans": []}, trace=longer
     )
     assert coverage_notes(longer, groups) == (
-        f"1 of 2 marked stretches covers no recorded token and counts for nothing: [{end + 1}, {end + 5}] of "
-        "generation 0.",
+        f"1 of 2 marked stretches covers no recorded token: [{end + 1}, {end + 5}] of generation 0. Answers keep "
+        "their labels all the same.",
     )
     assert coverage_notes(TRACE, groups_of(tmp_path, *pair())) == ()
+
+
+def test_a_token_without_characters_covers_no_span() -> None:
+    """[5, 5) lies between the ends of [4, 7), but shows none of its characters; found as `overlapping` finds it."""
+    spans = [np.array([[4, 7], [7, 9], [9, 9]]), np.zeros((0, 2), dtype=np.int64), np.array([[0, 2], [4, 7]])]
+    generation, first, last = np.array([[0, 5, 5], [0, 8, 10], [1, 0, 9], [2, 1, 3], [2, 3, 4], [2, 7, 8]]).T
+    assert bare_spans(spans, generation, first, last).tolist() == [[0, 4, 7], [0, 9, 9], [2, 4, 7]]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        number = np.sort(rng.integers(0, 3, 8))
+        start = rng.integers(0, 20, 8)
+        stop = start + rng.integers(0, 4, 8)
+        marks_ = [np.sort(rng.integers(0, 20, (4, 2)), axis=1) for _ in range(3)]
+        wanted = [
+            [index, *mark]
+            for index, own in enumerate(marks_)
+            for mark in own.tolist()
+            if not any(
+                overlapping([np.array([mark])], np.zeros(1, dtype=np.int64), start[[row]], stop[[row]])[0]
+                for row in np.flatnonzero(number == index)
+            )
+        ]
+        assert bare_spans(marks_, number, start, stop).tolist() == wanted
+
+
+@pytest.mark.parametrize("design", ["within", "groups"])
+def test_a_span_on_no_token_is_said_once(tmp_path: Path, design: str) -> None:
+    longer = changed(TRACE, text=[text + " tail" for text in TEXTS])
+    records = [{"generation": index, "spans": marks(text)[: 9 * (index % 2)]} for index, text in enumerate(TEXTS)]
+    records[1]["spans"] = [*marks(TEXTS[1]), [len(TEXTS[1]) + 1, len(TEXTS[1]) + 4]]
+    notes = ask(longer, labels=read_label_records(lines(tmp_path, *records)), design=design)[2]
+    said = [note for note in notes if "marked stretches" in note]
+    assert len(said) == 1
+    assert ("count for nothing" in said[0]) == (design == "within")
 
 
 def test_a_data_frame_says_the_same(tmp_path: Path) -> None:
@@ -286,6 +323,32 @@ def test_windows_compared_as_groups_count_by_hand(tmp_path: Path) -> None:
     difference = np.mean([chosen[i] for i in used if HALF[i]]) - np.mean([chosen[i] for i in used if not HALF[i]])
     (row,) = [row for row in rows if row["site"] == "L0.E3"]
     assert row["rate_difference"] == pytest.approx(difference)
+
+
+def test_the_position_of_a_judged_token_is_its_place_in_the_answer(tmp_path: Path) -> None:
+    """Windows in the middle of answers: a word of the answers here is a token, so the text tells the place."""
+    middle = [{**one, "label": HALF[int(str(one["generation"]))]} for one in windows() if one["window"][0] == 20 * WORD]
+    labels = read_label_records(lines(tmp_path, *middle))
+    question, rows, _ = ask(TRACE, labels=labels, design="groups", text=True)
+    edges = question["positions"]["edges"]
+    assert (edges[0], edges[-1]) == (20, 30)
+    assert all(min(question["positions"][side]["tokens"]) > 0 for side in ("positive", "negative"))
+    shown = [one["window"] for row in rows if row["evidence"] for one in row["evidence"]["windows"]]
+    assert shown
+    for one in shown:
+        assert 20 <= one["position"] < 30
+        text = TEXTS[one["generation"]]
+        at = one["position"] * WORD
+        assert one["tokens"][one["centre"]] == text[at : at + WORD]
+    groups = imported_groups(TRACE.generations, labels)
+    stretches = [np.array(found, dtype=np.int64).reshape(-1, 2) for found in groups.judged or ()]
+    selection = Selection("answer", np.full(30, 99), np.arange(30), 30)
+    judged = JudgedTrace(TRACE, stretches, "answer")
+    places = np.concatenate([part.place for part in lay_out(judged, selection, None).parts])
+    assert set(places.tolist()) == set(range(20, 30))
+    one, two = (lay_out(judged, selection, strata) for strata in (("token",), ("token", "position")))
+    for alone, beside in zip(one.parts, two.parts, strict=True):
+        assert alone.stratum.tolist() == beside.stratum.tolist(), "all stand in one bin of positions, 16 to 31"
 
 
 def test_windows_of_both_kinds_are_left_out_of_groups_with_a_note(tmp_path: Path) -> None:
