@@ -26,6 +26,8 @@ def check_question(item: object, where: str) -> dict[str, Any]:
     fields.optional_text("version")
     check_choice(fields, "kind", ("probe", "label"))
     _check_parameters(fields)
+    if fields.data.get("grouping") is not None:
+        fields.section("grouping")
     check_quality(fields)
     _check_design(Fields(fields.section("design"), f"{where}, design", FindingsError))
     for index, layer in enumerate(fields.items("layers")):
