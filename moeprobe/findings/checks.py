@@ -1,11 +1,14 @@
 """Checks that all parts of a findings file share."""
 
 import math
+from collections.abc import Iterable
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.sites import parse_expert
 
+# Beyond these no number is honest, and squares and sums of such numbers leave the range of floats.
+MOST, LARGEST, DEEPEST = 1e12, 1e100, 64
 PROBABILITIES = ("p", "q", "fwer", "auc", "jsd", "jsd_p", "jsd_q", "entropy_p", "entropy_q", "p_holm")
 
 
@@ -61,6 +64,30 @@ def check_sites(fields: Fields, key: str) -> None:
     """A list of experts by name."""
     for name in fields.items(key):
         parse_expert(name if isinstance(name, str) else repr(name))
+
+
+def check_sizes(item: object, where: str) -> None:
+    """No number beyond 1e100 in either direction, and nothing nested deeper than 64: both break what reads them."""
+    waiting: list[tuple[object, int, object]] = [(item, 0, "")]
+    while waiting:
+        one, depth, key = waiting.pop()
+        if depth > DEEPEST:
+            raise FindingsError(f"{where}: nested deeper than {DEEPEST}.")
+        if isinstance(one, dict):
+            waiting += [(value, depth + 1, name) for name, value in one.items()]
+        elif isinstance(one, list):
+            waiting += [(value, depth + 1, key) for value in one]
+        elif isinstance(one, int | float) and not -LARGEST <= one <= LARGEST:
+            raise FindingsError(
+                f"{where}: a number of {str(key)[:80]!r} is beyond {LARGEST:g}, which nothing measures."
+            )
+
+
+def check_range(where: str, key: str, values: Iterable[float | None], most: float = MOST) -> None:
+    """Numbers from -most to most; null passes."""
+    for value in values:
+        if value is not None and not -most <= value <= most:
+            raise FindingsError(f"{where}: {key} is {value:g}, beyond {most:g}.")
 
 
 def is_number(value: object) -> bool:

@@ -12,6 +12,7 @@ import moeprobe
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
 from moeprobe.files import check_output, write_text
+from moeprobe.findings.checks import check_sizes
 from moeprobe.findings.evidence import check_agreement
 from moeprobe.findings.question import check_question
 from moeprobe.findings.row import check_row
@@ -152,6 +153,7 @@ def load_findings(path: str | Path) -> Findings:
             f"{where}: schema {fields.data.get('schema')!r}, but this moeprobe reads {SCHEMA!r}. "
             "Make the file again with `moeprobe correlate`."
         )
+    check_sizes(fields.data, where)
     for key in ("notes", "commands"):
         if not all(isinstance(text, str) for text in fields.items(key)):
             raise FindingsError(f"{where}: {key!r} must be a list of texts.")

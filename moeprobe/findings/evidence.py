@@ -6,7 +6,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_choice, check_ends, check_optional, check_unit, is_number
+from moeprobe.findings.checks import check_choice, check_ends, check_optional, check_range, check_unit, is_number
 from moeprobe.findings.examples import GROUPS, check_windows
 
 Json = Mapping[str, Any]
@@ -31,6 +31,7 @@ def check_units(item: object, where: str) -> None:
             _same_length(part.where, names, scores=scores)
             if not all(is_number(score) for score in scores):
                 raise FindingsError(f"{part.where}: 'scores' must be a list of numbers.")
+            check_range(part.where, "a score", scores)
 
 
 def check_positions(item: object, where: str) -> None:
@@ -109,6 +110,7 @@ def check_agreement(question: Json, rows: Sequence[Json], where: str) -> None:
         here = f"{where}, {row['site']}, evidence"
         if units is None or positions is None:
             raise FindingsError(f"{here}: the question {question['name']!r} does not say of which units.")
+        _check_kind(units, design["kind"], f"{where}, {question['name']}, units")
         for side in GROUPS:
             _same_length(here, units[side]["names"], **{f"{side} rates": evidence["rates"][side]})
             _same_length(here, positions["edges"][1:], **{f"{side} timeline": evidence["timeline"][side]["rate"]})
@@ -120,6 +122,17 @@ def check_agreement(question: Json, rows: Sequence[Json], where: str) -> None:
                     f"{here}: the rates differ by {difference:.4f} on average, but the row says "
                     f"{row['rate_difference']:.4f}."
                 )
+
+
+def _check_kind(units: Json, kind: str, where: str) -> None:
+    """Scores have a score each; pairs and parts of generations stand side by side."""
+    one, zero = (units[side] for side in GROUPS)
+    if kind == "scores" and not (one.get("scores") or zero.get("scores")):
+        raise FindingsError(f"{where}: the design is of scores, but there are none.")
+    if kind == "scores" and any(side["names"] and side.get("scores") is None for side in (one, zero)):
+        raise FindingsError(f"{where}: the design is of scores, but one side has none.")
+    if kind in ("pairs", "within generations") and one["names"] != zero["names"]:
+        raise FindingsError(f"{where}: both sides of {kind} must have the same names.")
 
 
 def _check_ordered(line: Fields) -> None:

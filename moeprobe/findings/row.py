@@ -5,7 +5,7 @@ from typing import Any
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.findings.causes import verdict
-from moeprobe.findings.checks import check_choice, check_interval, check_optional
+from moeprobe.findings.checks import check_choice, check_interval, check_optional, check_range, check_unit
 from moeprobe.findings.effects import check_effects
 from moeprobe.findings.evidence import check_evidence
 from moeprobe.sites import parse_expert
@@ -44,6 +44,7 @@ def check_row(item: object, where: str) -> dict[str, Any]:
         if key not in fields.data:
             raise FindingsError(f"{where}: the field {key!r} is missing.")
         check_interval(fields, key)
+    _check_ranges(fields)
     for key in ODDS:
         check_optional(fields, key)
     peers = Fields(fields.section("peers"), f"{where}, peers", FindingsError)
@@ -63,6 +64,20 @@ def check_row(item: object, where: str) -> dict[str, Any]:
     if fields.data["verdict"] != verdict(fields.data["association"], effects):
         raise FindingsError(f"{where}: the verdict {fields.data['verdict']!r} does not follow from its own numbers.")
     return fields.data
+
+
+def _check_ranges(fields: Fields) -> None:
+    """Rates are shares, t is there where p is, and the rest has a size that can be drawn."""
+    data = fields.data
+    for key in ("S1", "S0"):
+        check_unit(fields, key)
+    check_range(fields.where, "dS", [data["dS"]], 1.0)
+    for key in (*RATES, "Q1", "Q0", "rate_difference"):
+        check_range(fields.where, key, [data[key]])
+    for key in INTERVALS:
+        check_range(fields.where, key, data[key] or ())
+    if (data["t"] is None) != (data["p"] is None):
+        raise FindingsError(f"{fields.where}: t and p stand there together or not at all.")
 
 
 def _check_robustness(fields: Fields) -> None:

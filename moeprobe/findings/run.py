@@ -146,4 +146,7 @@ def check_source(model: dict[str, Any], trace: dict[str, Any], where: str) -> No
     run.text("digest")
     run.integer("generations")
     run.integer("rows")
-    run.section("provenance")
+    provenance = Fields(run.section("provenance"), f"{where}, trace, provenance", FindingsError)
+    for key in provenance.data:
+        if provenance.data[key] is not None:
+            provenance.section(key)

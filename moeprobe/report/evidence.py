@@ -25,6 +25,14 @@ class Scale:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        """An axis without width, or of less than floats tell apart, is widened to both sides."""
+        least = max(1e-9 * max(abs(self.low), abs(self.high)), 1e-12)
+        if self.high - self.low < least:
+            middle = self.low / 2 + self.high / 2
+            object.__setattr__(self, "low", middle - least / 2)
+            object.__setattr__(self, "high", middle + least / 2)
+
     def at(self, value: float) -> int:
         """Place of `value` in a drawing; what lies outside is drawn at the edge."""
         inside = min(max(value, self.low), self.high)
@@ -137,7 +145,7 @@ def _units(row: Json, question: Json, voice: Voice) -> tuple[str, list[Chart], s
     rates, units = row["evidence"]["rates"], question["units"]
     effect = _effect(row, voice, [])
     if voice.scores:
-        scores = [*units["positive"]["scores"], *units["negative"]["scores"]]
+        scores = [*(units["positive"]["scores"] or ()), *(units["negative"]["scores"] or ())]
         return "Every unit: its score and its rate", [
             _scatter(scores, [*rates["positive"], *rates["negative"]], voice)
         ], (

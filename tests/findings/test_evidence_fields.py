@@ -68,7 +68,7 @@ WRONG = [
     ((*ASKED, "examples", 0, "weights"), {"L1.E1": {"at": [0], "weight": []}}, "1 tokens, but 0 weights"),
     ((*ASKED, "examples", 0, "weights"), {"L1.E1": {"at": [1, 0], "weight": [1, 1]}}, "increasing order"),
     ((*ASKED, "examples", 0, "weights"), {"L1.E1": {"at": [True], "weight": [1]}}, "numbers of tokens"),
-    ((*ASKED, "examples", 0, "weights"), {"L1.E1": {"at": [0], "weight": [HUGE]}}, "gate weights must be numbers|JSON"),
+    ((*ASKED, "examples", 0, "weights"), {"L1.E1": {"at": [0], "weight": [HUGE]}}, "beyond 1e.100"),
     ((*ASKED, "examples", 0, "weights"), {"E1": {"at": [], "weight": []}}, "names no expert"),
     ((*ROW, "rates", "positive", 0), 1.5, "shares from 0 to 1"),
     ((*ROW, "rates", "positive", 0), None, "shares from 0 to 1"),
@@ -83,6 +83,15 @@ WRONG = [
     ((*ROW, "windows", 0, "window", "gate", "at"), [0, 0], "tokens, but|increasing order"),
     ((*ROW, "windows", 0, "window", "group"), "third", "expected one of"),
     (("rows", "first", "evidence"), "much", "expected a JSON object"),
+    (("rows", "first", "rate_difference_ci"), [-1e308, 1e308], "beyond 1e.100"),
+    (("rows", "first", "rate_difference_ci"), [-1e99, 0.5], "rate_difference_ci is -1e.99, beyond"),
+    (("rows", "first", "entry"), 1e13, "entry is 1e.13, beyond"),
+    (("rows", "first", "S1"), 1.5, "no probability"),
+    (("rows", "first", "dS"), -1.5, "dS is -1.5, beyond 1"),
+    (("rows", "first", "t"), None, "t and p stand there together"),
+    ((*ASKED, "units", "positive", "names", 0), "another", "must have the same names"),
+    ((*ASKED, "grouping"), -7, "'grouping' must be an object"),
+    (("trace", "provenance", "decoding"), -7, "'decoding' must be an object"),
 ]
 
 
@@ -101,6 +110,36 @@ def test_wrong_evidence_is_refused(document: dict[str, Any], tmp_path: Path, pat
 
 def test_the_file_is_fine_as_it_is(document: dict[str, Any], tmp_path: Path) -> None:
     load(document, tmp_path)
+
+
+def test_scores_without_scores_are_refused(document: dict[str, Any], tmp_path: Path) -> None:
+    changed = copy.deepcopy(document)
+    changed["questions"][0]["design"].update(kind="scores", pairs=None)
+    with pytest.raises(FindingsError, match="the design is of scores, but there are none"):
+        load(changed, tmp_path)
+    changed["questions"][0]["units"]["positive"]["scores"] = [
+        0.5 for _ in changed["questions"][0]["units"]["positive"]["names"]
+    ]
+    with pytest.raises(FindingsError, match="one side has none"):
+        load(changed, tmp_path)
+
+
+def test_scores_of_no_size_are_refused(document: dict[str, Any], tmp_path: Path) -> None:
+    changed = copy.deepcopy(document)
+    for side in ("positive", "negative"):
+        units = changed["questions"][0]["units"][side]
+        units["scores"] = [1e13] * len(units["names"])
+    with pytest.raises(FindingsError, match="a score is 1e.13, beyond"):
+        load(changed, tmp_path)
+
+
+def test_what_is_nested_without_end_is_refused(document: dict[str, Any], tmp_path: Path) -> None:
+    changed, deep = copy.deepcopy(document), {}
+    for _ in range(100):
+        deep = {"x": deep}
+    changed["trace"]["provenance"]["decoding"] = deep
+    with pytest.raises(FindingsError, match="nested deeper than 64"):
+        load(changed, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["units", "positions", "confounds"])

@@ -308,3 +308,12 @@ def test_without_script_the_evidence_stands_there(browser: Browser, tmp_path: Pa
     for said in ("24 generations: median", "Along the text", "1 to 12", "Where its weight is largest", "not chosen"):
         assert said in text
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.0), (0.0, 1e-323), (5.0, 5.0), (1e12, 1e12), (-1e-300, 1e-300), (3.0, 3.0 + 1e-15)]
+)
+def test_an_axis_without_width_is_widened(low: float, high: float) -> None:
+    axis = Scale(low, high)
+    assert 20 <= axis.at(low) <= axis.at(high) <= 980
+    assert 1 <= len(axis.ticks()) <= 12

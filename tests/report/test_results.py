@@ -63,6 +63,52 @@ def test_a_count_that_does_not_follow_from_the_scores_is_refused(made: Path, nam
         part_of(forged)
 
 
+@pytest.mark.parametrize(("name", "arm"), [("behaviour", "necessity"), ("behaviour", "sufficiency"),
+                                           ("rescue", "rescue")])  # fmt: skip
+def test_the_sign_of_the_points_follows_from_the_arm(made: Path, name: str, arm: str) -> None:
+    """Fewer of the sensitive answers is positive, and more of the others."""
+    forged = document(made, name)
+    assert forged["effects"][arm]["points"] == 100
+    forged["effects"][arm]["points"] = -100
+    with pytest.raises(FindingsError, match="points do not follow from the scores"):
+        part_of(forged)
+
+
+def test_what_rescue_does_beyond_a_control_follows_from_the_scores(made: Path) -> None:
+    forged = document(made, "rescue")
+    control = next(iter(forged["beyond"]))
+    forged["beyond"][control]["after"] += 1
+    with pytest.raises(FindingsError, match="beyond, .*: the counts do not follow from the scores"):
+        part_of(forged)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "said"),
+    [
+        ("coalition", ("null", "percent"), ["abc"], "'percent' must be a list of numbers"),
+        ("coalition", ("set", "ci"), ["a", "b"], "'ci' must be"),
+        ("coalition", ("set", "ci"), [5, 1], "'ci' must be"),
+        ("dose", ("series", "L2.E5"), [], "'L2.E5' must be an object"),
+        ("dose", ("series", "L2.E5", "bias", "doses"), ["x"], "'doses' must be a list of numbers"),
+        ("behaviour", ("effects", "necessity", "points_ci"), [1, 2, 3], "'points_ci' must be"),
+        ("behaviour", ("effects", "necessity", "p"), 2, "no probability"),
+        ("cascade", ("edits", "zero", "indirect", "ci"), -7, "'ci' must be a list"),
+        ("dose", ("against_shams",), {"bias": {"difference": 1e308, "ci": []}}, "beyond 1e.100"),
+    ],
+)
+def test_what_no_command_writes_is_refused(
+    made: Path, name: str, path: tuple[str, ...], value: object, said: str
+) -> None:
+    forged = document(made, name)
+    at = forged
+    for key in path[:-1]:
+        at = at[key]
+    assert path[-1] in at
+    at[path[-1]] = value
+    with pytest.raises(FindingsError, match=said):
+        part_of(forged)
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_missing_field_is_named(made: Path, name: str, tmp_path: Path) -> None:
     """Each top-level field that a part reads is missed in turn: always a sentence with the file's name."""

@@ -64,7 +64,7 @@ def _units(how: str, kind: str, units: Fields) -> Table:
 
 def _with_interval(fields: Fields, key: str | None) -> str:
     one = fields if key is None else Fields(fields.section(key), f"{fields.where}, {key}", FindingsError)
-    ends: Sequence[Any] = one.data.get("ci") or ()
+    ends: Sequence[Any] = () if one.data.get("ci") is None else one.items("ci")
     known = len(ends) == 2 and all(is_number(end) for end in ends)
     shown = f" [{', '.join(figures.signed(float(end)).removeprefix('+') for end in ends)}]" if known else ""
     return f"{figures.signed(one.optional_number('mean'))}{shown}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_texts, is_number
+from moeprobe.findings.checks import check_ends, check_texts, check_unit, is_number
 from moeprobe.report import figures
 from moeprobe.report.results.part import Comparison, Part, Table
 
@@ -45,8 +45,7 @@ def rescue_part(fields: Fields) -> Part:
         FindingsError: as `behaviour_part`.
     """
     beyond = [
-        f"Beyond {name.replace('_', ' ')}: {_points(Fields(one, f'{fields.where}, beyond', FindingsError))}."
-        for name, one in fields.section("beyond").items()
+        f"Beyond {name.replace('_', ' ')}: {_points(one)}." for name, one in _effects(fields, "beyond", _RESCUE).items()
     ]
     site = fields.optional_text("random_sites") or "none: nothing else runs and writes"
     title = f"What is written when {fields.text('sites')} is put into other runs"
@@ -55,18 +54,8 @@ def rescue_part(fields: Fields) -> Part:
 
 def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: list[tuple[str, str]]) -> Part:
     names, probe = check_texts(fields, "pairs"), fields.text("probe")
-    answers = {
-        name: _Arm(Fields(one, f"{fields.where}, answers, {name}", FindingsError), len(names))
-        for name, one in fields.section("answers").items()
-    }
-    effects = {
-        name: Fields(one, f"{fields.where}, effects, {name}", FindingsError)
-        for name, one in fields.section("effects").items()
-    }
-    for name, effect in effects.items():
-        if name not in arms:
-            raise FindingsError(f"{effect.where}: there is no such arm; known are {', '.join(arms)}.")
-        _check_counts(name, effect, answers, arms[name][0])
+    effects = _effects(fields, "effects", arms)
+    answers = _answers(fields)
     return Part(
         title=title,
         model=str(fields.section("model").get("id", "a model")),
@@ -79,6 +68,29 @@ def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: lis
             "An arm shows what any swap does, too; only what it does beyond its placebo is of the site and the class.",
         ],
     )
+
+
+def _answers(fields: Fields) -> dict[str, "_Arm"]:
+    pairs = len(check_texts(fields, "pairs"))
+    return {
+        name: _Arm(Fields(one, f"{fields.where}, answers, {name}", FindingsError), pairs)
+        for name, one in fields.section("answers").items()
+    }
+
+
+def _effects(fields: Fields, key: str, arms: Arms) -> dict[str, Fields]:
+    """The effects of `key`, held against the answers: each arm against its base, or "rescue" beyond each control."""
+    answers, found = _answers(fields), {}
+    for name, one in fields.section(key).items():
+        effect = Fields(one, f"{fields.where}, {key}, {name}", FindingsError)
+        if name not in arms:
+            raise FindingsError(f"{effect.where}: there is no such arm; known are {', '.join(arms)}.")
+        arm, base = ("rescue", name) if key == "beyond" else (name, arms[name][0])
+        _check_counts(arm, effect, answers, base)
+        check_ends(effect, "points_ci")
+        check_unit(effect, "p")
+        found[name] = effect
+    return found
 
 
 class _Arm:
@@ -103,7 +115,10 @@ def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str
     found = (len(both), *(sum(pair[side] >= THRESHOLD for pair in both) for side in (0, 1)))
     if found != tuple(effect.integer(key) for key in ("pairs", "before", "after")):
         raise FindingsError(f"{effect.where}: the counts do not follow from the scores.")
-    if not math.isclose(abs(effect.number("points")), 100 * abs(found[2] - found[1]) / max(1, found[0]), abs_tol=1e-6):
+    # fewer of the sensitive answers are positive, more of all others: as the experiment counts
+    sign = -1 if base == "sensitive" else 1
+    points = 100 * sign * (found[2] - found[1]) / max(1, found[0])
+    if not math.isclose(effect.number("points"), points, abs_tol=1e-6):
         raise FindingsError(f"{effect.where}: the points do not follow from the scores.")
 
 
@@ -116,11 +131,9 @@ def _sentence(name: str, effect: Fields, probe: str, arms: Arms) -> str:
 
 
 def _points(effect: Fields) -> str:
-    low, high = effect.items("points_ci")
-    if not is_number(low) or not is_number(high):
-        raise FindingsError(f"{effect.where}: 'points_ci' must be [low, high].")
     return (
-        f"{figures.number(effect.number('points'), 0, sign=True)} points {figures.interval([low, high], digits=0)}, "
+        f"{figures.number(effect.number('points'), 0, sign=True)} points "
+        f"{figures.interval(effect.items('points_ci'), digits=0)}, "
         f"exact McNemar p {figures.chance(effect.number('p'))}"
     )
 

@@ -2,7 +2,7 @@
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_texts
+from moeprobe.findings.checks import check_ends, check_numbers, check_texts
 from moeprobe.report import figures, swaps
 from moeprobe.report.results.part import Part, Table
 
@@ -15,7 +15,8 @@ def coalition_part(fields: Fields) -> Part:
     """
     members, arm = check_texts(fields, "members"), fields.text("arm")
     null = Fields(fields.section("null"), f"{fields.where}, null", FindingsError)
-    like = [float(one) for one in null.items("percent")]
+    check_numbers(null, "percent")
+    like = null.items("percent")
     pairs = len(check_texts(fields, "measured_on"))
     found, whole = (_effect(fields.section(key), f"{fields.where}, {key}") for key in ("set", "all"))
     most = f"the largest carries {figures.percent(max(like))}" if like else ""
@@ -54,5 +55,6 @@ def _members(fields: Fields, members: list[str]) -> Table:
 def _effect(value: object, where: str) -> str:
     one = Fields(value, where, FindingsError)
     one.number("percent")
-    one.items("ci")
+    if one.items("ci") != [None, None]:
+        check_ends(one, "ci")
     return swaps.effect(one.data)

@@ -5,7 +5,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
-from moeprobe.findings.checks import check_texts, is_number
+from moeprobe.findings.checks import check_numbers, check_texts, is_number
 from moeprobe.report import figures
 from moeprobe.report.results.part import Part, Table
 
@@ -20,16 +20,16 @@ def dose_part(fields: Fields) -> Part:
     """
     site, prompts = fields.text("site"), len(check_texts(fields, "prompts"))
     metric = Fields(fields.section("metric"), f"{fields.where}, metric", FindingsError)
-    series = fields.section("series")
-    if site not in series:
+    series = Fields(fields.section("series"), f"{fields.where}, series", FindingsError)
+    if site not in series.data:
         raise FindingsError(f"{fields.where}: 'series' does not hold {site[:80]!r}.")
     shams = check_texts(fields, "shams")
     against = fields.section("against_shams")
     tables, sentences = [], []
-    for kind, found in series[site].items():
+    for kind, found in series.section(site).items():
         own = Fields(found, f"{fields.where}, series, {kind}", FindingsError)
-        others = [Fields(series[sham][kind], f"{fields.where}, series, {sham}", FindingsError)
-                  for sham in shams if sham in series and kind in series[sham]]  # fmt: skip
+        others = [Fields(series.section(sham)[kind], f"{fields.where}, series, {sham}", FindingsError)
+                  for sham in shams if sham in series.data and kind in series.section(sham)]  # fmt: skip
         tables.append(_table(kind, own, others, prompts))
         sentences.append(_sentence(kind, site, own, against.get(kind), fields.where))
     return Part(
@@ -60,6 +60,7 @@ def _sentence(kind: str, site: str, own: Fields, against: object, where: str) ->
 
 
 def _table(kind: str, own: Fields, others: Sequence[Fields], prompts: int) -> Table:
+    check_numbers(own, "doses")
     doses = own.items("doses")
     outcome, rate = (_means(own, key, len(doses), prompts) for key in ("outcome", "rate"))
     sham = [_means(one, "outcome", len(doses), prompts) for one in others]

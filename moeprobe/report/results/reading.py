@@ -6,6 +6,7 @@ from typing import Any
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields, parse_json, read_text
+from moeprobe.findings.checks import check_sizes
 from moeprobe.report.results.cascade import cascade_part
 from moeprobe.report.results.changed import behaviour_part, rescue_part
 from moeprobe.report.results.coalition import coalition_part
@@ -48,4 +49,5 @@ def part_of(document: object, where: str = "the result") -> Part:
         raise FindingsError(
             f"{where}: schema {schema[:80]!r} is none that a report shows ({', '.join(SCHEMAS)}, or findings)."
         )
+    check_sizes(fields.data, where)
     return _PARTS[schema](Fields(cleaned(document), where, FindingsError))
