@@ -83,7 +83,8 @@ def test_wording_alone():
     assert apart["auc"] > 0.9
     assert apart["ci"][0] > 0.8
     assert mixed["ci"][0] < 0.5 < mixed["ci"][1]
-    chance = [sort_by_words(prompts(seed, 25), 0)["auc"] for seed in range(12)]
+    # one AUC scatters by .11, their mean over 60 by .015; the bound is three of these
+    chance = [sort_by_words(prompts(seed, 25), 0)["auc"] for seed in range(60)]
     assert np.mean(chance) == pytest.approx(0.5, abs=0.05)
     assert sort_by_words(prompts(1, 30, same=True), 0)["auc"] == 0.5  # the same prompts on both sides
     few = sort_by_words(prompts(1, 9, topic=1.0), 0)
