@@ -51,6 +51,8 @@ def check_windows(fields: Fields, key: str) -> None:
         if pair.data["matched"] is not None:
             check_choice(pair, "matched_by", MATCHED_BY)
             check_window(pair.section("matched"), f"{where}, matched")
+        elif pair.data["matched_by"] is not None:
+            raise FindingsError(f"{pair.where}: 'matched_by' says how, but nothing is matched.")
 
 
 def _check_tokens(fields: Fields) -> int:

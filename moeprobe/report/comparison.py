@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moeprobe.report import figures, verdicts, words
+from moeprobe.report.methods import settings
 
 Json = Mapping[str, Any]
 
@@ -98,6 +99,9 @@ def _cautions(several: Sequence[Json], questions: Sequence[Json]) -> list[str]:
     for what, key in (("version of the probe", "version"), ("definition", "definition")):
         if len({str(question[key]) for question in questions}) > 1:
             found.append(f"The {what} is not the same in all files, so this is not quite the same question.")
+    if any((one.get("parameters") or {}) != (questions[0].get("parameters") or {}) for one in questions):
+        said = "; ".join(dict.fromkeys(settings(one) or "none" for one in questions))
+        found.append(f"The probe is not set to the same in all files ({said}), so this is not quite the same question.")
     if len({str(question["design"]["kind"]) for question in questions}) > 1:
         found.append("The designs differ, so differences and q are not of one kind.")
     found.append(

@@ -17,6 +17,9 @@ from moeprobe.visible import cleaned
 SCHEMA = "moeprobe.report/1"
 _FORMULA = re.compile(r"\A[=+\-@\t\r]")
 _MARKED = re.compile(r"([\\`*_\[\]#|~$])")
+# What GitHub's Markdown links without brackets: addresses, and names behind an @.
+_SCHEME = re.compile(r":(?=//)")
+_WWW = re.compile(r"(?i)\b(www)\.")
 # What would begin a list or underline a heading at the start of a line.
 _LEADING = re.compile(r"\A([-+=])|\A(\d{1,9})([.)])(?= )")
 
@@ -50,7 +53,8 @@ def as_markdown(
 ) -> str:
     """The page as Markdown without text of generations: what was asked, found, and may not be concluded, and how.
 
-    Every value is escaped, so that no name of a label can become a heading, a link or HTML.
+    Every value is escaped, so that no name of a label can become a heading, a link, a mention or HTML, in CommonMark
+    and in GitHub's Markdown. (On its own pages GitHub also links numbers of issues and commits; no escape stops that.)
 
     Raises:
         FindingsError: as `render`.
@@ -68,18 +72,21 @@ def as_markdown(
 def as_csv(findings: Sequence[Findings]) -> str:
     """All rows of all findings, one line each, with the model in the first column; `rows_frame` says the columns.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe before it, as spreadsheets write it themselves.
+    A text, or the name of a column, that a spreadsheet would run as a formula gets an apostrophe before it, as
+    spreadsheets write it themselves.
     """
     import pandas as pd
 
     frames = []
     for one in findings:
         frame = rows_frame(one)
+        frame = frame.drop(columns="model", errors="ignore")  # a file may hold keys that no row has
         frame.insert(0, "model", str(one.model["id"]))
         frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
     for name in table.columns:
         table[name] = table[name].map(_cell)
+    table.columns = [_cell(name) for name in table.columns]
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
@@ -87,7 +94,10 @@ def escaped(value: object) -> str:
     """A value as plain Markdown text on one line."""
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _MARKED.sub(r"\\\1", text)
-    return _LEADING.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
+    text = _LEADING.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
+    text = _WWW.sub(r"\1&#46;", _SCHEME.sub("&#58;", text))
+    # An entity is not enough here: addresses of mail and names are looked for in the text that is left of it.
+    return text.replace("@", "@<!-- -->")
 
 
 def _cell(value: object) -> object:

@@ -73,7 +73,8 @@ def _recording(findings: Json, asked: Json, voice: Voice) -> list[Said]:
         sentences.append(Said(f"What was compared came with the prompts: {_plain(asked['definition'])}."))
         return sentences
     version = asked["version"] or "unknown"
-    said = f"Text was judged by the probe {asked['name']} (version {version})"
+    set_to = settings(asked)
+    said = f"Text was judged by the probe {asked['name']} (version {version}{f', set to {set_to}' if set_to else ''})"
     quality = asked["quality"]
     if quality is not None:
         said += (
@@ -81,6 +82,14 @@ def _recording(findings: Json, asked: Json, voice: Voice) -> list[Said]:
             f"{limits.measured(quality['balanced_accuracy'])} (95 % interval)"
         )
     return [*sentences, Said(f"{said}.")]
+
+
+def settings(asked: Json) -> str:
+    """What a probe was set to: ``least = 3, strict = true``; empty where it cannot be set."""
+    found = asked.get("parameters") or {}
+    return ", ".join(
+        f"{name} = {str(value).lower() if isinstance(value, bool) else value}" for name, value in found.items()
+    )
 
 
 def _plain(text: str) -> str:

@@ -271,8 +271,8 @@ def _asked(findings: Json, asked: Json, voice: Voice) -> list[tuple[str, str]]:
 
 def _settings(asked: Json) -> list[tuple[str, str]]:
     """What the probe was set to, where it can be set."""
-    found = asked.get("parameters") or {}
-    return [("Its settings", ", ".join(f"{name} {value}" for name, value in found.items()))] if found else []
+    found = methods.settings(asked)
+    return [("Its settings", f"set to {found}")] if found else []
 
 
 def _wanted(asked: Json, voice: Voice) -> str:
@@ -365,6 +365,7 @@ def _provenance(findings: Json) -> list[tuple[str, str]]:
     ]
     for asked in findings["questions"]:
         lines.append((f"question: {asked['name']}", f"{asked['kind']}, version {asked['version'] or figures.NONE}"))
+        lines += _flat(asked.get("parameters") or {}, f"question: {asked['name']}: set to ")
         grouping = asked.get("grouping") or {}  # `members` is as long as there are generations
         lines += _flat(
             {key: grouping[key] for key in grouping if key != "members"}, f"question: {asked['name']}: groups."

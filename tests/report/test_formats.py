@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import markdown_it
@@ -37,6 +38,25 @@ def test_escaped_text_renders_as_itself_and_as_nothing_else(text: str) -> None:
     kinds = {child.type for child in tokens[1].children}
     assert kinds <= {"text", "text_special"}
     assert "".join(child.content for child in tokens[1].children) == " ".join(text.split())
+
+
+LINKED = [
+    "https://e.vil/x", "HTTP://e.vil", "see www.e.vil now", "WWW.e.vil", "a@e.vil.com", "ask @somebody",
+    "mailto:a@e.vil", "ftp://e.vil", "(www.e.vil)", "xmpp:a@e.vil.com/b",
+]  # fmt: skip
+# The starts of GitHub's autolinks (GFM 6.9) and of mentions; an entity in the source breaks the first, a comment the
+# others, which are looked for in one piece of text.
+AUTOLINK = re.compile(r"(?i)(https?|ftp)://|www\.|@[\w.-]")
+
+
+@pytest.mark.parametrize("text", LINKED)
+def test_no_address_and_no_name_links_itself(text: str) -> None:
+    assert AUTOLINK.search(text)
+    assert not AUTOLINK.search(escaped(text))
+    (_, inline, _) = markdown_it.MarkdownIt("commonmark").parse(escaped(text))
+    shown = [child.content for child in inline.children if child.type != "html_inline"]
+    assert "".join(shown) == text
+    assert {child.content for child in inline.children if child.type == "html_inline"} <= {"<!-- -->"}
 
 
 def test_the_check_of_escaping_sees_what_is_not_escaped() -> None:
@@ -102,6 +122,17 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path: Path) -> None:
     for line in csv.reader(io.StringIO(as_csv([loaded(made, tmp_path)]))):
         assert not any(cell.startswith(("=", "+", "@", "\t")) for cell in line)
         assert not any(cell.startswith("-") and not cell[1:2].isdigit() for cell in line)
+
+
+def test_no_name_of_a_column_is_a_formula_and_none_stands_twice(tmp_path: Path) -> None:
+    made = report_samples.untested()
+    for row in made["rows"]:
+        row |= {'=HYPERLINK("http://e.vil")': 1, "@x": "y", "model": "another"}
+    head, first = list(csv.reader(io.StringIO(as_csv([loaded(made, tmp_path)]))))[:2]
+    assert not any(name.startswith(("=", "+", "@", "-", "\t")) for name in head)
+    assert '\'=HYPERLINK("http://e.vil")' in head
+    assert head.count("model") == 1
+    assert first[0] == made["model"]["id"]
 
 
 def test_frames_are_tidy(tmp_path: Path) -> None:

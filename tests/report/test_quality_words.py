@@ -37,7 +37,7 @@ def test_settings_stand_there_where_there_are_some() -> None:
     assert _settings(asked()) == []
     assert _settings(asked(parameters={})) == []
     said = _settings(asked(parameters={"window": 3, "word": "<b>"}))
-    assert said == [("Its settings", "window 3, word <b>")]
+    assert said == [("Its settings", "set to window = 3, word = <b>")]
 
 
 @pytest.mark.parametrize(

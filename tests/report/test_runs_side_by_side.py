@@ -78,6 +78,24 @@ def test_a_changed_probe_is_said() -> None:
     assert "The models differ" in cautions
 
 
+def test_other_settings_of_a_probe_are_said_and_shown() -> None:
+    first, second = _two()
+    first["questions"][0]["parameters"] = {"least": 3, "strict": True}
+    second["questions"][0]["parameters"] = {"least": 3, "strict": True}
+    assert "not set to the same" not in " ".join(comparisons([first, second])[0].cautions)
+    page = Outline(render([first])).words
+    assert "set to least = 3, strict = true" in page
+    assert "refusal (version" in page
+    assert ", set to least = 3, strict = true), which on" in page
+    assert "question: refusal: set to least" in page  # the provenance
+    second["questions"][0]["parameters"] = {"least": 4}
+    said = next(one for one in comparisons([first, second])[0].cautions if "not set to the same" in one)
+    assert "(least = 3, strict = true; least = 4)" in said
+    del second["questions"][0]["parameters"]  # as good as empty
+    said = next(one for one in comparisons([first, second])[0].cautions if "not set to the same" in one)
+    assert "(least = 3, strict = true; none)" in said
+
+
 def test_the_page_shows_the_runs_and_several_pages_do_not() -> None:
     page = Outline(render(list(_two())))
     assert "The runs side by side" in page.words
