@@ -109,14 +109,18 @@ def price(swaps: Json) -> list[str]:
     if paid["kl"] <= 0:
         return [f"Price: on {prompts}, knocking it out changed nothing the model says."]
     low, high = (figures.nats(end) for end in paid["ci"])
+    changed = (
+        f"Price: on {prompts}, knocking it out changes what the model says by "
+        f"{figures.nats(paid['kl'])} [{low}, {high}] nats per token (KL divergence)"
+    )
+    if paid["ci"][0] <= 0:
+        return [f"{changed}, which these prompts do not tell apart from nothing."]
     tokens = math.log(_TOLD_APART) / paid["kl"]
     many = f"about {tokens:,.0f} tokens" if tokens >= 1.5 else "a single token"
     many = many if tokens < _MANY else "more than a million tokens"
     return [
-        f"Price: on {prompts}, knocking it out changes what the model says by "
-        f"{figures.nats(paid['kl'])} [{low}, {high}] nats per token (KL divergence). "
-        f"At that rate it takes {many} of text until the model with it and the one without it can be told apart at "
-        f"{_TOLD_APART} to 1."
+        f"{changed}. At that rate it takes {many} of text until the model with it and the one without it can be told "
+        f"apart at {_TOLD_APART} to 1."
     ]
 
 

@@ -51,6 +51,7 @@ class Card:
     doubts: list[str]
     evidence: Evidence | None
     question: str
+    extent: str
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,16 @@ def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> C
         doubts=[*words.doubts(row, asked, voice, run), *confounded(asked, row, voice)],
         evidence=evidence_view(row, asked, voice),
         question=key,
+        extent=_extent(row),
     )
+
+
+def _extent(row: Json) -> str:
+    """Beside the badge of a causal verdict: how much it carries, since a reader takes a bare "necessary" for all."""
+    effects = row["interchange"]
+    if effects is None or row["verdict"] not in verdicts.CAUSAL or not swaps.part(row["verdict"], effects):
+        return ""
+    return "of a part, see the percentages"
 
 
 def _asked(findings: Json, asked: Json, voice: Voice) -> list[tuple[str, str]]:

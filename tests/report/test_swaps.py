@@ -70,6 +70,20 @@ def test_price_in_words(kl: float, said: str) -> None:
     assert swaps.price(effects) == []
 
 
+def test_a_price_that_may_be_nothing_gets_no_number_of_tokens() -> None:
+    effects = row_of(samples.smollm(), "L18.E5")["interchange"]
+    effects["price"] = {"kl": 2.6e-5, "ci": [0, 7e-5], "prompts": 16}
+    (sentence,) = swaps.price(effects)
+    assert sentence.endswith("which these prompts do not tell apart from nothing.")
+
+
+def test_a_badge_of_a_part_says_so() -> None:
+    page = render([samples.smollm()])
+    whole, part = (page[page.index(f">{site}</h3>") :][:600] for site in ("L18.E5", "L18.E8"))
+    assert "of a part" not in whole
+    assert "of a part, see the percentages" in part
+
+
 def test_opposing_effects_are_said() -> None:
     row = row_of(samples.smollm(), "L18.E11")
     effects = row["interchange"]
