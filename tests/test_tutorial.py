@@ -68,6 +68,7 @@ def test_the_commands_of_the_page_on_probes(tmp_path: Path, compiled_trace: Trac
     assert "mine and not refusal within answer" in (tmp_path / "joined.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # it runs the demo model twice: one and a half minutes of CI's twenty
 @pytest.mark.smollm2
 @pytest.mark.skipif(not smollm2.is_installed(), reason=f"SmolLM2 is not installed; run: {smollm2.INSTALL}")
 def test_the_tutorial_leads_from_an_idea_to_a_finding(tmp_path: Path) -> None:
