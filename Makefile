@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 OUT ?= demo
 
-.PHONY: demo test lint unit test-slow test-gpu train-smollm2 train-distributed clean
+.PHONY: demo test lint unit search test-slow test-gpu train-smollm2 train-distributed clean
 
 demo: $(VENV)/installed
 	$(BIN)/moeprobe demo -o $(OUT) --force
@@ -19,6 +19,10 @@ lint: $(VENV)/installed-dev
 
 unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=90
+
+# The property tests, which draw the same examples in `make test`, with examples that nobody has seen.
+search: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=random -m hypothesis
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
-"""Characters that hide or reorder text, made visible: the one definition, for text of models and prompts is hostile.
+"""Characters that hide or reorder text, made visible, and cells that no program takes for a formula.
 
-The HTML part is cleaned here, in Python. Token text is built lazily by the page's script, which gets `HIDDEN` as data.
+The one definition of both, for text of models and prompts is hostile. The HTML part is cleaned here, in Python. Token
+text is built lazily by the page's script, which gets `HIDDEN` as data.
 """
 
 import re
@@ -42,6 +43,8 @@ HIDDEN: tuple[tuple[int, int], ...] = (
     *((plane * 0x10000 + 0xFFFE, plane * 0x10000 + 0xFFFF) for plane in range(1, 17)),
 )
 _HIDDEN = re.compile("[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in HIDDEN) + "]")
+# First characters that spreadsheet programs take for the beginning of a formula (OWASP, CSV injection), wide ones too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
 
 PROSE_LIMIT = 2_000
 TOKEN_LIMIT = 300
@@ -51,6 +54,11 @@ _DEEPEST = 30
 def visible(text: str) -> str:
     """Give `text` with each hidden character as its code, for example ``\u27e8U+202E\u27e9``. Encodable as UTF-8."""
     return _HIDDEN.sub(lambda match: f"\u27e8U+{ord(match[0]):04X}\u27e9", text)
+
+
+def guarded(text: str) -> str:
+    """A spreadsheet's cell: a quotation mark stands before what would be read as a formula, or before one."""
+    return "'" + text if text.lstrip(" \u00a0").startswith(_FORMULA) else text
 
 
 def shortened(text: str, limit: int) -> str:

@@ -10,11 +10,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from moeprobe.engines import Decoding, record
 from moeprobe.models import LoadedModel, load_model
 from moeprobe.prompts import Prompt, read_prompts
 from moeprobe.trace import Trace
+
+# The same examples in every run, so that a change is judged by what it changed. `make search` draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random", derandomize=False, print_blob=True)
+settings.load_profile("same")
 
 COMPILED_PROMPTS = Path(__file__).parents[1] / "moeprobe" / "demo" / "prompts" / "compiled.jsonl"
 

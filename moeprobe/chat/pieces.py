@@ -56,12 +56,13 @@ def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> Pie
             after = _decode(tokenizer, ids[window : index + 1])
             fits = after.startswith(before)
             prefixes.append(after[len(before) :] if fits else _decode(tokenizer, ids[read : index + 1]))
-            finished = len(prefixes) if index + 1 == len(ids) else _finished(prefixes)
             index += 1
+            open_ = ids[read:index]
+            finished = len(prefixes) if index == len(ids) else _finished(tokenizer, open_, prefixes)
             if not finished:
                 continue
             closed = prefixes[finished - 1]
-            ranges = list(_ranges(tokenizer, ids[read : read + finished], prefixes[:finished]))
+            ranges = list(_ranges(tokenizer, open_[:finished], prefixes[:finished]))
         for token, (first, last) in enumerate(ranges, read):
             start[token], end[token] = len(text) + first, len(text) + last
         text += closed
@@ -106,16 +107,27 @@ def _characters(data: bytes) -> tuple[str, list[tuple[int, int]]]:
     return text, own
 
 
-def _finished(prefixes: Sequence[str]) -> int:
+def _finished(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prefixes: Sequence[str]) -> int:
     """How many of the open tokens are done with; 0: none, since the last of them ends in the middle of a character.
 
+    U+FFFD at the end may also be what the model wrote, so a long row of open tokens is cut where both parts decode to
+    what the whole does: there no character goes across. Where no cut is seen (a decoder that strips what a text begins
+    with), the row is cut before the tokens that can still wait, so that the cost stays linear.
+
     Args:
-        prefixes: decoded text of the first, the first two, ... open tokens.
+        ids: the open tokens.
+        prefixes: decoded text of the first, the first two, ... of them.
     """
-    if not prefixes[-1].endswith(_INCOMPLETE):
+    whole = prefixes[-1]
+    if not whole.endswith(_INCOMPLETE):
         return len(prefixes)
+    if len(prefixes) < _MOST_OPEN:
+        return 0
     settled = len(prefixes) - _WAITING - 1
-    return settled if len(prefixes) >= _MOST_OPEN and prefixes[-1].startswith(prefixes[settled - 1]) else 0
+    for cut in range(settled, 0, -1):
+        if prefixes[cut - 1] + _decode(tokenizer, ids[cut:]) == whole:
+            return cut
+    return settled if len(prefixes) >= 2 * _MOST_OPEN and whole.startswith(prefixes[settled - 1]) else 0
 
 
 def _ranges(

@@ -220,7 +220,7 @@ def _compared(
 ) -> "tuple[Agreement, list[tuple[float, float, str]]]":
     """Agreement on the texts that both answered, and the texts on which they differ, the widest gap first."""
     from moeprobe.probes.agreement import cohens_kappa
-    from moeprobe.probes.quality import THRESHOLD
+    from moeprobe.probes.probe import THRESHOLD
 
     both = [
         (a, b, passage.text, prompt)

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
+from moeprobe.probes.auc import newcombe
 from moeprobe.stats import auc
 from moeprobe.stats.effects import wilson_interval
 
@@ -15,29 +15,15 @@ Json = dict[str, Any]
 Array = NDArray[np.float64]
 
 
-def auc_interval(value: float, ones: int, zeros: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of an AUC by inverting a score test (Newcombe 2006, Statistics in Medicine 25:559, method 5).
-
-    The variance is that of Hanley and McNeil (1982) at the value tested, so it does not vanish where all units are
-    sorted rightly.
+def auc_interval(value: float, ones: int, zeros: int) -> tuple[float, float]:
+    """95 % interval of an AUC by inverting a score test: `probes.auc.newcombe`.
 
     Args:
         value: the AUC.
         ones, zeros: units on either side, at least one each.
-        level: coverage.
     """
-    critical = float(norm.ppf(0.5 + level / 2))
-    mean = (ones + zeros) / 2 - 1
-
-    def beyond(truth: float) -> float:
-        spread = truth * (1 - truth) * (1 + mean * (1 - truth) / (2 - truth) + mean * truth / (1 + truth))
-        return abs(value - truth) - critical * float(np.sqrt(max(spread, 0.0) / (ones * zeros)))
-
-    # at 0 and 1 the variance is 0, so both are roots of no use: the search begins beside them
-    inner = min(max(value, 1e-9), 1 - 1e-9)
-    low = 0.0 if value <= 0 else float(brentq(beyond, 0.0, inner))
-    high = 1.0 if value >= 1 else float(brentq(beyond, inner, 1.0))
-    return low, high
+    found = newcombe(value, ones, zeros)
+    return float(found.low or 0.0), float(1.0 if found.high is None else found.high)
 
 
 def sort_by_length(one: Array, zero: Array, *, paired: bool) -> Json:

@@ -15,11 +15,11 @@ from moeprobe.gathering.inputs import GenerationLike
 from moeprobe.probes import Passage, Probe, Reading, Span, checked
 from moeprobe.probes.attenuation import attenuation
 from moeprobe.probes.parameters import Scalar
+from moeprobe.probes.probe import THRESHOLD
 from moeprobe.probes.quality import Quality, best_quality, quality_json
 from moeprobe.prompts import label_text
 
 GUESSING = 0.5
-THRESHOLD = 0.5
 LEFT_OUT, NEGATIVE, POSITIVE = -1, 0, 1
 # With two values and no word from the user, these name the positive group, against their opposite only.
 _OPPOSITES = (("true", "false"), ("1", "0"), ("positive", "negative"), ("yes", "no"))

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.designs.design import MIN_UNITS
-from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE, THRESHOLD, Groups, admitted, choose_values
+from moeprobe.designs.groups import LEFT_OUT, NEGATIVE, POSITIVE, Groups, admitted, choose_values
 from moeprobe.designs.label_matching import Match, match_labels, tokenless_spans
 from moeprobe.designs.label_records import LabelRecord, Labels
 from moeprobe.designs.values import names_routing
 from moeprobe.errors import LabelError
 from moeprobe.gathering.inputs import GenerationLike, TraceLike
 from moeprobe.probes import Span
+from moeprobe.probes.probe import THRESHOLD
 
 IMPORTED = "labels"
 """`grouping["by"]` of a question that was asked with imported labels."""
@@ -32,6 +33,7 @@ class _Sides:
     negative: tuple[str, ...]
 
     def of(self, record: LabelRecord) -> int:
+        """POSITIVE, NEGATIVE, or LEFT_OUT where it abstains or says something else."""
         if record.abstains:
             return LEFT_OUT
         if self.kind == "label":
@@ -42,6 +44,7 @@ class _Sides:
 
     @property
     def words(self) -> tuple[str, str]:
+        """The positive and the negative side, as findings call them."""
         if self.kind == "label":
             return f"label = {self.positive}", f"label = {' or '.join(self.negative)}"
         if self.kind == "score":

@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from moeprobe.designs.design import MIN_UNITS, WARN_UNITS, Arm, Design
 from moeprobe.designs.frame import Fold, Frame
-from moeprobe.designs.groups import LEFT_OUT, THRESHOLD, Groups
+from moeprobe.designs.groups import LEFT_OUT, Groups
 from moeprobe.designs.scope import Scope
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.gathering.inputs import TraceLike
 from moeprobe.gathering.selection import Selection, bare_spans
 from moeprobe.gathering.strata import Layout, lay_out
+from moeprobe.probes.probe import THRESHOLD
 
 Ints = NDArray[np.int64]
 

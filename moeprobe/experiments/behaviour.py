@@ -15,13 +15,13 @@ from moeprobe.judging.rates import Change, change
 from moeprobe.models import LoadedModel
 from moeprobe.pairs.pairs import label_members, select_pairs
 from moeprobe.probes import CheckedProbe, Passage
+from moeprobe.probes.probe import THRESHOLD
 from moeprobe.prompts import Prompt
 from moeprobe.sites import SiteSet, parse_sites
 
 Floats = NDArray[np.float64]
 # Called with (generations done, generations in all).
 Progress = Callable[[int, int], None]
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)

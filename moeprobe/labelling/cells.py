@@ -1,22 +1,16 @@
-"""Cells of spreadsheets: text that no program takes for a formula, and answers as people and programs write them."""
+"""Cells of spreadsheets: CSV both ways, and answers as people and programs write them."""
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from moeprobe.errors import LabelError
+from moeprobe.visible import guarded
 
-# First characters that spreadsheet programs take for the beginning of a formula (OWASP, CSV injection), wide ones too.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")
 _YES = {"1", "1.0", "1,0", "yes", "y", "true", "positive", "x"}
 _NO = {"0", "0.0", "0,0", "no", "n", "false", "negative"}
 _SILENT = {"", "-", "?", "na", "n/a", "none", "null", "skip", "abstain", "unsure"}
 _DELIMITERS = (",", ";", "\t")
-
-
-def guarded(text: str) -> str:
-    """The text of a cell; a quotation mark stands before what would be read as a formula, and before itself."""
-    return "'" + text if text.lstrip(" \u00a0").startswith(_FORMULA) else text
 
 
 def same_cell(cell: str, text: str) -> bool:

@@ -8,15 +8,13 @@ from numpy.typing import NDArray
 from moeprobe.errors import LabelError
 from moeprobe.gathering.counts import GENERATED
 from moeprobe.probes import Passage, Probe, checked
+from moeprobe.probes.probe import THRESHOLD
 from moeprobe.sites import Site
 from moeprobe.trace import Shard, Trace
 
 Ints = NDArray[np.int64]
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-THRESHOLD = 0.5
-"""From this score on a probe calls a window positive."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ def area(scores: Sequence[float], labels: Sequence[int], clusters: Sequence[int]
         if error > _NONE:
             return _logit(value, error)
     left = [shrinkage([1.0] * kind.size, cluster[label == side].tolist()) for side, kind in ((1, one), (0, zero))]
-    return _newcombe(value, one.size * left[0], zero.size * left[1])
+    return newcombe(value, one.size * left[0], zero.size * left[1])
 
 
 def _placements(own: Floats, others: Floats) -> Floats:
@@ -74,7 +74,7 @@ def _logit(value: float, half: float) -> Rate:
     return Rate(value, low, high)
 
 
-def _newcombe(value: float, positives: float, negatives: float) -> Rate:
+def newcombe(value: float, positives: float, negatives: float) -> Rate:
     """The thetas with (value - theta)^2 <= 1.96^2 V(theta); `positives` and `negatives` may be effective numbers."""
     from scipy.optimize import brentq
 

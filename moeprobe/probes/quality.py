@@ -9,11 +9,8 @@ from moeprobe.errors import ProbeError
 from moeprobe.probes.auc import area
 from moeprobe.probes.clusters import cluster_numbers
 from moeprobe.probes.contract import CheckedProbe, checked
-from moeprobe.probes.probe import Example, Passage, Probe, Reading
+from moeprobe.probes.probe import THRESHOLD, Example, Passage, Probe, Reading
 from moeprobe.probes.rates import Rate, balanced, f1_of, share
-
-THRESHOLD = 0.5
-"""A passage is called positive from this score on."""
 
 On = Literal[
     "its own examples", "held-out examples", "held-out examples, read again", "cross-validation", "the labels given"

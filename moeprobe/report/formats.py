@@ -12,10 +12,9 @@ from moeprobe.findings import Findings
 from moeprobe.findings.frames import rows_frame
 from moeprobe.report.render import view
 from moeprobe.report.results import Part
-from moeprobe.visible import cleaned
+from moeprobe.visible import cleaned, guarded
 
 SCHEMA = "moeprobe.report/1"
-_FORMULA = re.compile(r"\A[=+\-@\t\r]")
 _MARKED = re.compile(r"([\\`*_\[\]#|~$])")
 # What GitHub's Markdown links without brackets: addresses, and names behind an @.
 _SCHEME = re.compile(r":(?=//)")
@@ -103,8 +102,7 @@ def escaped(value: object) -> str:
 def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
-    text = str(cleaned(value))
-    return f"'{text}" if _FORMULA.match(text) else text
+    return guarded(str(cleaned(value)))
 
 
 def _question(one: Any) -> dict[str, Any]:

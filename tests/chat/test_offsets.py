@@ -132,6 +132,8 @@ def test_labelled_characters_land_on_the_tokens_a_model_may_choose(kind: str, da
     ("kind", "text", "expected"),
     [
         ("byte-level BPE", "👩\u200d👩\u200d👧", {(0, 3), (2, 5)}),  # the joiner's bytes lie in two tokens
+        # a sign for a broken character that was written as such, before one whose bytes are still to come
+        ("byte-level BPE", "\ufffd\ufffd😀", {(0, 1), (1, 2), (2, 3)}),
         ("SentencePiece", "日\ufffd!", {(0, 0), (0, 1), (1, 2), (2, 3)}),
         ("WordPiece", "Ça va", {(0, 2), (2, 4), (4, 5)}),
     ],
@@ -147,6 +149,15 @@ def test_a_bad_byte_spoils_no_character_beside_it() -> None:
     ids = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in (0xFF, *"日".encode(), 0xE6)])
     assert tokenizer.decode(ids) == "\ufffd" * 5
     assert decode_pieces(tokenizer, ids).text == "\ufffd日\ufffd"
+
+
+@pytest.mark.parametrize("token", [" ", "\u2581"])
+def test_a_space_at_the_start_of_sentencepiece_is_no_character(token: str) -> None:
+    tokenizer = KINDS["SentencePiece"][0]()
+    first, cat = tokenizer.convert_tokens_to_ids([token, "cat"])
+    assert first != tokenizer.convert_tokens_to_ids("<unk>")
+    pieces = decode_pieces(tokenizer, [first, cat, first])
+    assert (pieces.text, pieces.start.tolist(), pieces.end.tolist()) == ("cat ", [0, 0, 3], [0, 3, 4])
 
 
 def test_tokens_without_characters_are_never_marked() -> None:

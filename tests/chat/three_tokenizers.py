@@ -79,14 +79,18 @@ def byte_level_bytes(tokens: list[str]) -> list[bytes]:
 
 
 def sentence_piece_bytes(tokens: list[str]) -> list[bytes]:
-    """A byte token is its byte; else the text with spaces. The mark at the start of all is no space."""
+    """A byte token is its byte; else the text with spaces, of which one at the start of all is left out.
+
+    The decoder strips it from the joined text, so a token that is spelled with a real space (which no text is cut into,
+    but a model may choose) loses it as well as one with the mark.
+    """
     found = [
         bytes([int(token[3:5], 16)])
         if re.fullmatch("<0x[0-9A-F]{2}>", token)
         else token.replace("\u2581", " ").encode()
         for token in tokens
     ]
-    marked = bool(tokens) and tokens[0].startswith("\u2581")
+    marked = bool(tokens) and tokens[0][0] in "\u2581 "
     return [found[0].removeprefix(b" "), *found[1:]] if marked else found
 
 

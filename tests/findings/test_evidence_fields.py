@@ -10,7 +10,7 @@ import pytest
 from moeprobe.correlate import correlate
 from moeprobe.correlate.document import findings_of
 from moeprobe.errors import FindingsError, MoeprobeError
-from moeprobe.findings import load_findings
+from moeprobe.findings import Findings, load_findings
 from moeprobe.findings.examples import dense
 from moeprobe.trace import Trace
 
@@ -21,10 +21,10 @@ def document(compiled_trace: Trace) -> dict[str, Any]:
     return json.loads(json.dumps(findings.to_json()))
 
 
-def load(document: dict[str, Any], folder: Path) -> None:
+def load(document: dict[str, Any], folder: Path) -> Findings:
     path = folder / "findings.json"
     path.write_text(json.dumps(document))
-    load_findings(path)
+    return load_findings(path)
 
 
 def place(document: dict[str, Any], path: tuple[Any, ...]) -> Any:
@@ -109,7 +109,7 @@ def test_wrong_evidence_is_refused(document: dict[str, Any], tmp_path: Path, pat
 
 
 def test_the_file_is_fine_as_it_is(document: dict[str, Any], tmp_path: Path) -> None:
-    load(document, tmp_path)
+    assert load(document, tmp_path).to_json()["rows"] == document["rows"]
 
 
 def test_scores_without_scores_are_refused(document: dict[str, Any], tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from scipy.stats import mannwhitneyu
 
 from moeprobe.errors import LabelError
 from moeprobe.labelling import COLUMNS, Key, check_sheet, key_path, make_sheet, read_key, write_sheet
-from moeprobe.labelling.cells import guarded, same_cell
+from moeprobe.labelling.cells import same_cell
 from moeprobe.labelling.drawing import PLACE, TOKEN, TOKEN_TOUCHED, deciles
 from moeprobe.probes import Example, Reading
 from moeprobe.stats.simulation import World, simulate
 from moeprobe.trace import Trace, load_trace
+from moeprobe.visible import guarded
 
 WORLD = World(generations=40, experts=8, k=2, layers=1, planted=1, mean_length=90.0, within=True, samples=2)
 ASKED = "Does it shout?"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.findings.checks import check_ends, check_texts, check_unit, is_number
+from moeprobe.probes.probe import THRESHOLD
 from moeprobe.report import figures
 from moeprobe.report.results.part import Comparison, Part, Table
 
-THRESHOLD = 0.5
 # Arm -> the arm it is compared with, and what was done, in words.
 _SWAPS = {
     "necessity": ("sensitive", "sensitive prompt; the site speaks as after the control prompt"),
