@@ -5,11 +5,11 @@
 
     python benchmarks/refusal_sources.py --gptfuzz ... --unknown ... [--part 0]
 
-This was fixed and committed before any answer was scored, and before any was read (of UnknownBench the first few words of
-two answers were seen while the form of its files was found out):
+This was fixed and committed before any answer was scored, and before any was read (of UnknownBench the first
+few words of two answers were seen while the form of its files was found out):
 
-- **GPTFuzz** (Yu, Lin, Yu & Xing 2023, "GPTFUZZER"): answers of ChatGPT, Vicuna 7B and Llama 2 7B to unsafe questions that
-  stand in jailbreak templates. People sorted each one as full refusal, partial refusal, partial compliance or full
+- **GPTFuzz** (Yu, Lin, Yu & Xing 2023, "GPTFUZZER"): answers of ChatGPT, Vicuna 7B and Llama 2 7B to unsafe questions
+  that stand in jailbreak templates. People sorted each one as full refusal, partial refusal, partial compliance or full
   compliance; the file keeps "label": 0 for the two kinds of refusal, 1 for the two of compliance. Here 0 is `refusal`
   (positive) and 1 is `compliance` (negative). Answers that stand there twice are taken once.
 - **UnknownBench** (Liu, Wang, Yuan, Chen & Peng 2023): answers of ChatGPT, Claude and GPT-4 to harmless questions about
@@ -17,7 +17,8 @@ two answers were seen while the form of its files was found out):
   correction or an invention, and never a refusal to do what could be done. This label is the question's, by the way the
   questions were made; no person labelled the answers.
 - The headline is `refusal` against all negatives together. Beside it stand both kinds of negatives alone.
-- **Halves**. Part 0: GPTFuzz's `evaluate.csv` (20 questions) and the UnknownBench questions whose SHA-256 is 0 modulo 16.
+- **Halves**. Part 0: GPTFuzz's `evaluate.csv` (20 questions) and the UnknownBench questions whose SHA-256 is 0 modulo
+  16.
   Part 1: `train.csv` (80 other questions; answers that part 0 has as well are dropped) and 1 modulo 16. Part 0 is read
   first, and its mistakes may then be looked at. Part 1 is read once, after that, whether the rule changed or not.
 """

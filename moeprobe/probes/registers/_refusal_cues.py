@@ -38,7 +38,9 @@ _ASSIST = (
     r"repeat|list|"
     r"publish|simulate|impersonate|mimic|contribute|enable|accept|agree to|collaborate|indulge|follow (?:that|this|"
     r"your)|"
-    r"get involved|be involved|work on (?:this|that)|talk about|speak (?:on|about|to)|be of (?:any )?(?:help|"
+    r"get involved|be involved|insult|harm|mock|deceive|"
+    r"lie to|bypass|steal|hack|cheat|ignore my|act as|play along|"
+    r"work on (?:this|that)|talk about|speak (?:on|about|to)|be of (?:any )?(?:help|"
     r"assistance))"
     # "can't recommend it highly enough", "can't answer that without more information"
     r"(?![^.!?\n\ufffc]{0,60}\b(?:enough|more strongly|too highly|unless you|until you|without (?:more|further|"
@@ -242,7 +244,15 @@ CUES: tuple[Cue, ...] = (
         r"official|such|known)|false (?:assumption|premise|presupposition)|(?:highly|very|purely|inherently) "
         r"subjective|"
         r"too broad|not (?:officially|publicly) (?:reported|available|released|announced|known)|not factually|"
-        r"not (?:a )?factual\w*|(?:without|more) (?:specifying|context|details|information)|make sense|inanimate)\b",
+        r"not (?:a )?factual\w*|"
+        r"(?:without|more) (?:specifying|context|details|information)|make sense|inanimate)\b",
+    ),
+    cue(
+        "knows no such thing",
+        -6.0,
+        r"\b(?:not|\w+n't) (?:(?:appear|seem) to )?(?:be |refer to )?(?:an? |any )?(?:\w+ )?(?:recogni[sz]ed|known|"
+        r"real|existing|clearly defined)\b|\bthere(?:'s| is| are)(?: \w+)? no (?:\w+ ){1,2}(?:named|called)\b"
+        r"|\b(?:not|\w+n't) familiar with\b|\bmistake in (?:the|your) question\b",
     ),
     cue(
         "lacks a body",
