@@ -73,9 +73,44 @@ def test_the_score_is_the_foreign_share() -> None:
     assert load_probe("non-english").read(Passage("猫")).score == 1.0
 
 
-@pytest.mark.parametrize("text", ["", " \n", "42", "🙂", "\ud800", "∂x/∂t", "\x00"])
-def test_non_english_never_abstains(text: str) -> None:
-    assert load_probe("non-english").read(Passage(text)).score == 0.0
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "42",
+        "🙂",
+        "\ud800",
+        "∂x/∂t",
+        "\x00",
+        "Barack Obama",
+        "Beyoncé",
+        "import os",
+        "la la la",
+        "No.",
+        "da",
+        "Pizza",
+    ],
+)
+def test_non_english_abstains_where_nothing_shows_a_language(text: str) -> None:
+    assert load_probe("non-english").read(Passage(text)).score is None
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("No puedo ayudarte con eso.", 1.0),
+        ("Je ne sais pas.", 1.0),
+        ("No me gusta.", 1.0),
+        ("Sijui.", 1.0),
+        ("Yes.", 0.0),
+        ("I refuse.", 0.0),
+        ("It was no war to me.", 0.0),
+        ("Barack Obama. Je ne sais pas.", 1.0),  # names tell nothing, so they are not counted as English
+    ],
+)
+def test_a_short_answer_shows_its_language(text: str, score: float) -> None:
+    assert load_probe("non-english").read(Passage(text)).score == score
 
 
 def test_dialogue_abstains_on_nothing() -> None:

@@ -69,9 +69,41 @@ _FUNCTION_WORDS = {
     "romanised Japanese": """watashi wa ga wo ni desu masu kara doko nani anata kore sore ka wakarimasen arimasu
         imasu""",
 }
-FOREIGN: dict[str, frozenset[str]] = {
-    language: frozenset(words.split()) - ENGLISH - _BOTH for language, words in _FUNCTION_WORDS.items()
+# What people say in one or two words, or in a short answer, where a function word may be missing.
+_SHORT_ANSWERS = {
+    "German": """danke schön guten morgen abend hallo tschüss nein entschuldigung tut leid helfen hilfe dabei machen
+        gehen weil deine genau natürlich vielleicht sehen weiß""",
+    "French": """merci oui bonjour bonsoir salut moi désolé désolée excusez bonne puis peux aider cela ça voilà quel
+        quelle bien aujourd'hui demain veux sais""",
+    "Spanish": """hola perdón siento puedo puede puedes ayudarte ayudar buenos buenas días claro adiós mañana tienes
+        hacer decir entiendo quiero eres soy bueno usted sé""",
+    "Portuguese": """olá obrigado obrigada desculpe desculpa sim posso ajudar sei bom dia boa noite tudo fazer quero
+        aqui preciso sinto""",
+    "Italian": """ciao grazie dispiace scusa scusi buongiorno buonasera posso aiutarti aiutare sì bene capisco voglio
+        prego certo""",
+    "Dutch": "dank bedankt hallo spijt helpen weet graag alsjeblieft nee jou daar wel goedemorgen",
+    "Swedish": "tack hej förlåt mycket hjälpa",
+    "Danish and Norwegian": "takk tak hei beklager ved undskyld hjelpe hjælpe",
+    "Finnish": "kiitos anteeksi hei paljon tiedä auttaa hyvää",
+    "Polish": "dziękuję dzień dobry przepraszam proszę wiem mogę pomóc bardzo cześć",
+    "Czech and Slovak": "děkuji prosím dobrý nevím ahoj ďakujem omlouvám",
+    "Hungarian": "köszönöm szia bocsánat tudom kérem sajnálom",
+    "Romanian": "mulțumesc multumesc bună scuze știu îmi",
+    "Turkish": "teşekkürler teşekkür ederim merhaba evet hayır bilmiyorum üzgünüm",
+    "Indonesian and Malay": "terima kasih maaf selamat bagaimana membantu",
+    "Tagalog": "salamat kumusta alam",
+    "Vietnamese": "xin chào cảm ơn biết",
+    "Swahili": "asante habari sijui samahani karibu hapana ndiyo",
+    "Welsh": "diolch",
+    "romanised Hindi": "dhanyavaad shukriya haan accha",
+    "romanised Japanese": "arigatou arigato gozaimasu konnichiwa sumimasen",
 }
+FOREIGN: dict[str, frozenset[str]] = {
+    language: frozenset(f"{words} {_SHORT_ANSWERS.get(language, '')}".split()) - ENGLISH - _BOTH
+    for language, words in _FUNCTION_WORDS.items()
+}
+SHARED = (_BOTH | {"no", "latin"}) & ENGLISH
+"""Words of English that stand in other languages as well, so they say less of either."""
 
 # They stand in names, dishes and sayings that English has taken over: half a word of evidence each.
 WEAK = frozenset(

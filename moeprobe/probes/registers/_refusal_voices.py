@@ -1,6 +1,7 @@
 """Who says the "no": answers in several labelled voices, answers inside one fence, and warnings that are no refusal."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from moeprobe.probes.registers._refusal_outputs import LECTURE
@@ -53,10 +54,12 @@ def voices(text: str, starts: Sequence[int]) -> list[int]:
         known = {at for at, _ in turns}
         plain_names = ((one.start(), one["name"]) for one in _NAMED.finditer(text) if one.start() not in known)
         turns = sorted([*turns, *((at, name.casefold()) for at, name in plain_names if not _HEADING.fullmatch(name))])
-    names = list(dict.fromkeys(name for _, name in turns))
-    if len(names) < 2:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in turns), start=1)}
+    if len(numbers) < 2:
         return [0] * len(starts)
-    return [next((names.index(name) + 1 for at, name in reversed(turns) if at <= start), 0) for start in starts]
+    places = [at for at, _ in turns]
+    spoken = [0, *(numbers[name] for _, name in turns)]
+    return [spoken[bisect_right(places, start)] for start in starts]
 
 
 def overruled(spoken: Sequence[int], own: Sequence[str], declines: Sequence[bool]) -> list[bool]:
