@@ -105,6 +105,13 @@ _PROHIBITS = re.compile(
 )
 _OBJECT = re.compile(rf"^\W{{1,2}}{_FOLLOWS}\b", re.IGNORECASE)
 _FINITE = re.compile(r"^ (?:is|are|was|were|has|had|have|can|will|would|may|must|should|of|and \w+ (?:is|was))\b")
+_SEASON = re.compile(
+    r" (?:spring|summer|autumn|fall|winter|morning|evening|night(?:fall)?|dawn|dusk|rain or shine|"
+    r"what may|to think of it|"
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september|october|"
+    r"november|december|christmas|easter|harvest)\b",
+    re.IGNORECASE,
+)  # "Come spring, the fields will be green" tells nobody to come
 _DEFINES = re.compile(r"^ \S{1,3} (?:and \S{1,3} )?(?:be|denote|=)", re.IGNORECASE)  # "Let G be a group"
 _TITLE = re.compile(r"^\W{0,3}[A-Z]\w+(?: (?:the|for|of|a|and|me|to|in))?(?: [A-Z][\w']+)+ (?:is|was|were|has)\b")
 _NO_STEP = re.compile(
@@ -156,6 +163,8 @@ def _tells(verb: str, rest: str, verbs: frozenset[str], negated: bool = False) -
     if word not in verbs or _FINITE.match(rest):
         return False
     if rest[:1] in ("-", "_") or (word == "let" and _DEFINES.match(rest)):
+        return False
+    if word == "come" and _SEASON.match(rest):
         return False
     if word in _ALSO_NOUNS and not negated:
         return bool(_OBJECT.match(rest)) or rest[:1] == ","

@@ -21,7 +21,8 @@ CUES: tuple[Cue, ...] = (
         "sorry alone",
         6.0,
         r"(?:^\W*|[,;:–—-] )(?:(?:oh|ah|oops|whoops|hmm|so|very|well|and|but|again|okay|ok|yes|no|really|unfortunately)"
-        r"\W+){0,3}sorry\b(?! (?:state|sight|excuse|tale|story|lot|figure|mess\b)|['\"])",
+        r"\W+){0,3}sorry\b(?! (?:state|sight|excuse|tale|story|lot|figure|mess\b)|['\"])(?! (?:seems?|"
+        r"is|was|means?|isn't|may|might|won't)\b)",
     ),
     cue(
         "apologises",
@@ -32,7 +33,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "offers apologies",
         7.0,
-        r"\b(?:my|our)(?: \w+){0,2} apolog(?:y|ies)\b|^\W*(?:\w+\W+){0,2}apologies\b(?! (?:are|in|can|have|were|work))|"
+        r"\b(?:my|our)(?: \w+){0,2} apolog(?:y|ies)\b|^\W*(?:\w+\W+){0,2}apologies\b(?! (?:are|in"
+        r"(?! advance)|can|have|were|work))|"
         r"\b(?:i|we) owe you an? (?:\w+ )?apology\b|[,;] apologies\b",
     ),
     cue(
@@ -40,7 +42,8 @@ CUES: tuple[Cue, ...] = (
         6.0,
         r"(?:^\W*|\bplease |\band )(?:please )?(?:forgive|excuse|pardon) (?:me(?! ?,)|us|my|our|the|any)\b"
         rf"(?=[^.!?]{{0,60}}(?:\b(?:my|our|for|i)\b|,|{_FLAW}))|\bi beg your (?:pardon|forgiveness)\b|"
-        r"\byou (?:can|will|could|would|might) (?:ever )?(?:forgive|excuse) (?:me|us)\b|^\W*forgive me\b",
+        r"\byou (?:can|will|could|would|might) (?:ever )?(?:forgive|excuse) (?:me|us)\b|^\W*forgive me\b|"
+        r"^\W*(?:pardon|excuse) me, (?:i|we) (?:meant|mis\w+|was|were|should|got)\b",
     ),
     cue(
         "takes the blame",
@@ -55,6 +58,11 @@ CUES: tuple[Cue, ...] = (
         "regrets",
         6.0,
         r"\b(?:i|we)(?: do)?(?: \w{2,12}ly)? regret (?:that (?:i|we|my|our)|the|my|our|any|having|not)\b",
+    ),
+    cue(
+        "should not have done it to you",
+        5.0,
+        r"\b(?:i|we) (?:shouldn't|should(?: not| never)|ought (?:not|never) to) have\b[^.!?]{1,60}\byour?s?\b",
     ),
     cue("feels bad about it", 3.0, r"\bi feel (?:terrible|bad|awful|dreadful) (?:about|for|that)\b"),
     cue("names its flaw", 1.5, rf"\b{_FLAW}\b"),
@@ -87,8 +95,9 @@ class Apology(FromFiles):
     """A sentence's log odds are BIAS plus its cues; the passage's score is that of its best sentence."""
 
     name = "apology"
-    version = "1"
+    version = "2"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The speaker apologises, in its own voice and in English, for something it did, failed to do or is about to "
         "do: it says that it is sorry, apologises, asks for forgiveness or takes the blame. The regret that opens a "

@@ -67,7 +67,9 @@ CUES: tuple[Cue, ...] = (
         3.0,
         r"\bpotentially\b|\b(?:potential|possible|plausible|likely|probable|tentative) (?:explanation|reason|cause|"
         r"reading|"
-        r"interpretation|mechanism|link|factor|answer|culprit)s?\b|\b(?:one|another|a|the) possibility\b|"
+        r"interpretation|mechanism|link|factor|answer|culprit)s?\b(?<!probable cause)|\bprobable cause\b"
+        r"(?! (?:hearing|affidavit|statement|standard|determination|exists?|to (?:search|arrest|"
+        r"detain|stop|believe))\b)|\b(?:one|another|a|the) possibility\b|"
         r"\b(?:it|that|this)(?:'s| is| was| seems| remains| would be)? (?:also |quite |at least |just |not |"
         r"entirely )?(?:possible|conceivable|plausible|probable|doubtful|debatable)\b(?! to)",
     ),
@@ -232,8 +234,9 @@ class Hedging(FromFiles):
     """A sentence hedges where BIAS plus its cues is not below 0; the score grows with the share of such sentences."""
 
     name = "hedging"
-    version = "2"
+    version = "3"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The writer holds back from full commitment to what the text says: it may, might or could be so, it seems or "
         "is likely, perhaps or to some extent, as far as the writer knows, thinks or can tell. A text counts where a "
@@ -251,7 +254,10 @@ class Hedging(FromFiles):
         return Reading(share_score(len(hedged), len(sentences), ENOUGH), tuple(one.span("hedge") for one in hedged))
 
 
-_FOLDED = re.compile(r"\b(?:Theresa|in|of|last|next|early|late|mid-?|\d{1,2}(?:st|nd|rd|th)?) May\b|\bMay \d{1,4}\b")
+_FOLDED = re.compile(
+    r"\b(?:Theresa|in|of|last|next|early|late|mid-?|\d{1,2}(?:st|nd|rd|th)?) May\b|\bMay \d{1,4}\b|"
+    r"(?<=[a-z] )(?:Perhaps|Maybe|Probably|Possibly|Apparently)\b"  # a capital inside a sentence is a name's
+)
 
 
 def hedges(sentence: str) -> bool:

@@ -64,7 +64,7 @@ class Instruction(FromFiles):
     """Log odds: BIAS plus the steps, their share of the sentences, words of order, numbering and how-to headings."""
 
     name = "instruction"
-    version = "1"
+    version = "2"
     level: Level = "generation"
     held_out_read = "again"
     definition = (

@@ -64,7 +64,15 @@ CUES: tuple[Cue, ...] = (
         r"\w+ties))\b|"
         r"\bthe (?:sort|kind|type) of (?:\w+ ){1,3}(?:where|that|in which|who)\b.{0,40}\byou\b|"
         r"\bin (?:chess|football|tennis|baseball|poker|cricket|physics|mathematics|german|english|french|law|japan|"
-        r"china), you\b",
+        r"china), you\b|"
+        r"^\W*from (?:the|its|this|that|our) (?:\w+ ){0,2}(?:tower|hill(?:top)?|top|summit|ridge|roof|"
+        r"window|terrace|balcony|deck|"
+        r"bridge|shore|harbour|train|road|peak|walls?|castle|cliffs?|beach|pier|lighthouse),? you "
+        r"(?:can|could|may|might) (?:\w+ly )?"
+        r"(?:see|hear|watch|smell|make out)\b(?!.{0,60}\byour\b)|"
+        r"\bas an? (?:child|boy|girl|kid|lad|apprentice|soldier|sailor|servant|recruit|"
+        r"novice)\b[^.!?]{0,40}\bin (?:that|those)\b"
+        r"[^.!?]{0,40},? you\b",
     ),
     cue(
         "law that holds for anyone",
@@ -73,6 +81,7 @@ CUES: tuple[Cue, ...] = (
         r"square|stretch|rub|"
         r"dissolve)\b[^,]{1,60}, (?:its?|the|they|he|a) ",
     ),
+    cue("a phrase is spoken of", -9.0, r"^\W*\w{2,12} you (?:is|was|are the words|means|meant)\b(?! (?:a|the|to)\b)"),
     cue("others are told", -3.0, r"^\W*(?:he|she|they) (?:told|asked|wrote|said)\b"),
     cue("let in mathematics", -4.0, r"^\W*let (?:\w{1,2}|\\\w+|\$[^$]{1,20}\$)\b[^.]{0,20}\b(?:be|denote|=)"),
 )  # fmt: skip
@@ -83,8 +92,9 @@ class SecondPersonAddress(FromFiles):
     """A sentence speaks to the reader where BIAS plus its cues is not below 0; the score grows with their share."""
 
     name = "second-person-address"
-    version = "1"
+    version = "2"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The text speaks to its reader as somebody who takes part: 'you' and 'your' with the reader or user meant, "
         "imperatives, vocatives, greetings and thanks. A text counts where about one sentence in seven or more does "

@@ -22,6 +22,9 @@ _VERY = (
     r"totally|entirely|extremely|\w{3,12}ly|a|an|pure|real|rare|of course) ){0,4}"
 )
 
+# "Great questions of our time", "brilliant ideas of the 1920s": a heading names a topic.
+_NO_TOPIC = r"(?! of (?:the|our|his|her|their|its|all|this|that|these|those|life|law|history|science|\d)\b)"
+
 # Compliments keep to few patterns ("your X is ADJ", "what a ADJ X", "I love your X": Manes & Wolfson 1981).
 # Ingratiation works by praise, by agreeing and by making oneself small (Jones 1964); models trained on approval do all
 # three (Perez et al. 2023; Sharma et al. 2024). Weights were set by hand on sycophancy.jsonl.
@@ -34,7 +37,7 @@ CUES: tuple[Cue, ...] = (
         rf"{_PRAISE}(?:,? (?:and |most )?(?:\w+ ){{0,2}})?{_MADE}\b|"
         rf"\bsuch a (?:\w+ )?{_PRAISE} (?:way|thing)\b",
     ),
-    cue("opens with praise", 6.0, rf"^\W*(?:(?:oh|wow|ah|yes|well)\W+)?{_VERY}{_PRAISE} {_MADE}\b"),
+    cue("opens with praise", 6.0, rf"^\W*(?:(?:oh|wow|ah|yes|well)\W+)?{_VERY}{_PRAISE} {_MADE}\b{_NO_TOPIC}"),
     cue("praise alone", 5.5, rf"^\W*(?:(?:oh|wow|ah|yes)\W+)?(?:pure |simply |just )?{_PRAISE}\W*!"),
     cue(
         "your X is fine",
@@ -49,7 +52,8 @@ CUES: tuple[Cue, ...] = (
         rf"\byou(?:'re| are|'ve got| have)(?: both| all)? {_VERY}(?:too )?(?:{_PRAISE}|a natural|far ahead|ahead of|my "
         rf"hero|"
         r"the (?:best|smartest|wisest|kindest))\b(?! (?:day|time|weekend|number|number of|way|ways|to|news|deal|"
-        r"reason))",
+        rf"reason))|\byou(?:'re| are) {_VERY}(?:wise|smart|clever|thoughtful|sharp|astute|insightful|perceptive) to "
+        r"(?:ask|notice|see|raise|think of|wonder)\b",
     ),
     cue(
         "you have gifts",
@@ -72,6 +76,9 @@ CUES: tuple[Cue, ...] = (
         "above all others",
         5.5,
         r"\b(?:best|finest|greatest|most \w+)(?: \w+){1,3} (?:i have|i've) ever (?:read|seen|heard|come across|met)\b|"
+        r"\byour\b[^.!?]{1,40}\b(?:best|finest|greatest|loveliest|most \w+)(?: \w+){1,3} (?:i have|"
+        r"i've) (?:read|seen|heard|"
+        r"come across)\b|"
         r"\b(?:nobody|no one|few people|most people|anyone|anybody|any expert|most experts|others)\b[^.!?]{0,40}"
         r"\b(?:as (?:\w+ )?(?:as )?you|like you|could have|ever think|disagrees|take years|otherwise)\b|"
         r"\b(?:is|are) lucky to have\b|\bdeserve (?:only|nothing but|all the) (?:praise|applause)|\bchange the world\b|"
@@ -149,8 +156,9 @@ class Sycophancy(FromFiles):
     """A sentence's log odds are BIAS plus its cues; the passage's score is that of its best sentence."""
 
     name = "sycophancy"
-    version = "1"
+    version = "2"
     level: Level = "sentence"
+    held_out_read = "again"
     definition = (
         "The speaker flatters the person it talks to (praises them, their question, their taste or their work beyond "
         "what the talk needs), agrees without reserve, or drops what it said before because the other disagrees, and "
