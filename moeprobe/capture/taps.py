@@ -168,6 +168,7 @@ class ResidualTap(Tap):
         """Read what the decoder layer returns."""
 
         def take(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+            """Put the hidden states (rows, width) on the tape, while the text's own stack runs."""
             del module, args
             if recorder.running(self.stack):
                 hidden = output[0] if isinstance(output, tuple) else output

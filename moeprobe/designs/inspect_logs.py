@@ -1,15 +1,17 @@
 """Labels from the logs of inspect_ai (https://inspect.aisi.org.uk): the scores that a scorer gave to answers.
 
-A log is untrusted input. inspect_ai's own reader checks its form; nothing in it is run, and only ids, answers and
-scores are taken.
+A log is untrusted input. An archive (.eval) is unpacked within bounds and written anew before inspect_ai's own reader
+checks its form; nothing in it is run, and only ids, answers and scores are taken.
 """
 
 import importlib
 import math
-import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
+from moeprobe.designs.archives import rewritten
 from moeprobe.designs.label_records import Labels, checked_records, label_record, read_label_records
 from moeprobe.errors import LabelError
 from moeprobe.fields import MAX_JSON_BYTES
@@ -66,9 +68,10 @@ def _samples(path: Path) -> list[Any]:
         raise LabelError(f"Could not read {path}: {error.strerror or error}.") from error
     if size > MAX_JSON_BYTES:
         raise LabelError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB. Split the log.")
+    read = _reader()
     try:
-        _check_content(path)
-        log = _reader()(str(path))
+        with TemporaryDirectory(prefix="moeprobe-") as folder:
+            log = read(str(_safe(path, Path(folder))))
     except LabelError:
         raise
     except Exception as error:  # whatever their reader raises on a stranger's file
@@ -83,16 +86,11 @@ def _samples(path: Path) -> list[Any]:
     return samples
 
 
-def _check_content(path: Path) -> None:
-    """Refuse a zip whose content is too large: a small one can hold any number of bytes."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        size = sum(one.file_size for one in archive.infolist())
-    if size > MAX_JSON_BYTES:
-        raise LabelError(
-            f"{path} holds {size >> 20} MiB when unpacked; at most {MAX_JSON_BYTES >> 20} MiB are read. Split the log."
-        )
+def _safe(path: Path, folder: Path) -> Path:
+    """The log itself where it is no archive; else one that was written anew, in `folder`."""
+    with path.open("rb") as file:
+        looks_like = file.read(4) == b"PK\x03\x04"
+    return rewritten(path, folder) if looks_like or path.suffix.lower() == ".eval" or is_zipfile(path) else path
 
 
 def _reader() -> "Callable[[str], Any]":

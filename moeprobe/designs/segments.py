@@ -1,5 +1,7 @@
 """Which stretches of a generated text are thinking and which answer, for probes that look at one of them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from moeprobe.gathering.inputs import TraceLike
@@ -28,13 +30,21 @@ def segments_of(trace: TraceLike) -> Segments:
         first = rows[np.concatenate([[0], turns])]
         columns = (shard.generation[first], shard.segment[first], shard.char_start[first])
         for number, code, start in zip(*(np.asarray(column).tolist() for column in columns), strict=True):
-            if not found[number] or found[number][-1][0] != names[code]:
-                found[number].append((names[code], start))
-    return tuple(_closed(ones, len(one.text)) for ones, one in zip(found, trace.generations, strict=True))
+            found[number].append((names[code], start))
+    return tuple(stretches(ones, len(one.text)) for ones, one in zip(found, trace.generations, strict=True))
 
 
-def _closed(begun: list[tuple[str, int]], length: int) -> tuple[Segment, ...]:
-    """With the end of each: where the next one begins."""
+def stretches(tokens: Iterable[tuple[str, int]], length: int) -> tuple[Segment, ...]:
+    """Segments of one text, without gaps: each lasts to where the next one begins.
+
+    Args:
+        tokens: (segment, first character) of routed answer tokens in order, of all or of those where a segment begins.
+        length: characters of the text.
+    """
+    begun: list[tuple[str, int]] = []
+    for name, start in tokens:
+        if not begun or begun[-1][0] != name:
+            begun.append((name, start))
     starts = [0, *(start for _, start in begun[1:]), length]
     closed = [(name, starts[number], starts[number + 1]) for number, (name, _) in enumerate(begun)]
     return tuple(one for one in closed if one[1] < one[2])

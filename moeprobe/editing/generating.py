@@ -11,6 +11,7 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from moeprobe.chat.encode import Template, encode_prompt
 from moeprobe.chat.stopping import StopTexts
+from moeprobe.designs.segments import stretches
 from moeprobe.editing.choosing import Chooser, stream_seed
 from moeprobe.editing.means import mean_values
 from moeprobe.editing.places import Places, find_places, layout_of
@@ -22,8 +23,10 @@ from moeprobe.engines.sequence import GeneratedSequence, SequenceReader
 from moeprobe.engines.session import Job, neutral, pad_left
 from moeprobe.errors import InterchangeError
 from moeprobe.models import LoadedModel
+from moeprobe.probes.probe import Segment
 from moeprobe.prompts import Prompt
 from moeprobe.sites import Site
+from moeprobe.trace import SEGMENTS
 
 # A prompt as text, as read from a file, or as token ids that were made elsewhere.
 Given = str | Prompt | Job
@@ -42,6 +45,7 @@ class EditedText:
         donor: whose values came in; None where no donor ran beside it.
         tokens: generated ids, the end token included, without what was trimmed.
         text: what was written.
+        segments: its stretches of thinking and answer, as `segments_of` gives them of a trace: (name, start, end).
         stop: "eos", "stop" (a stop text) or "length".
         unpaired: tokens at the beginning of the prompt that kept their own value, because the donor's prompt is
             shorter: both are aligned at their ends. 0 without a donor.
@@ -53,6 +57,7 @@ class EditedText:
     donor: Prompt | None
     tokens: tuple[int, ...]
     text: str
+    segments: tuple[Segment, ...]
     stop: str
     unpaired: int
 
@@ -259,6 +264,9 @@ def _generate(
 
 
 def _text(one: GeneratedSequence, arm: tuple[Edit, ...], donor: Job | None) -> EditedText:
+    # The last token generated is never fed in: a trace has no row of it, so it begins no segment here either.
+    codes, starts = (column[: one.answer_rows].tolist() for column in (one.answer_codes, one.answer.start))
+    begun = zip((SEGMENTS[code] for code in codes), starts, strict=True)
     return EditedText(
         prompt=one.job.prompt,
         sample=one.job.sample,
@@ -266,6 +274,7 @@ def _text(one: GeneratedSequence, arm: tuple[Edit, ...], donor: Job | None) -> E
         donor=None if donor is None else donor.prompt,
         tokens=tuple(one.generated[: one.kept]),
         text=one.answer.text,
+        segments=stretches(begun, len(one.answer.text)),
         stop=one.stop,
         unpaired=0 if donor is None else max(0, len(one.job.ids) - len(donor.ids)),
     )

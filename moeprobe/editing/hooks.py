@@ -172,6 +172,7 @@ def outputs(writes: Writes) -> Any:
     """After a module: its output is another one in some rows."""
 
     def after(module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        """What the module returned, with the hidden states of all writes; None, as it is, where nothing is written."""
         del module, args
         if not writes():
             return None

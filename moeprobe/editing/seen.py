@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from moeprobe.capture.wrap import unwatched
-from moeprobe.editing.oracle import contribution, expert_output, weight_of
+from moeprobe.editing.oracle import contribution, weight_of
 from moeprobe.editing.places import Heads, Places
 from moeprobe.errors import InterchangeError
 
@@ -241,9 +241,3 @@ def head_slices(value: Tensor, places: Places, index: Tensor, rows: Tensor) -> T
     """The slice (n, head width) of head index[i] at rows[i], from the heads side by side (rows, heads * width)."""
     heads = heads_of(places)
     return value.reshape(len(value), heads.count, heads.width)[rows, index]
-
-
-def unweighted(places: Places, hidden: Tensor, experts: Tensor) -> Tensor:
-    """E(x) (rows, width) of one expert per row, whether the router chose it or not."""
-    ones = torch.ones(len(hidden), dtype=hidden.dtype, device=hidden.device)
-    return expert_output(experts_of(places), hidden, experts, ones)

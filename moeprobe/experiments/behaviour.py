@@ -195,19 +195,14 @@ def run_arms(
     decoding: Decoding | None,
     progress: Progress | None,
 ) -> dict[str, Answers]:
-    """Generate and judge every arm.
+    """Generate and judge every arm. A probe that reads within thinking or within the answer is told which is which.
 
     Raises:
-        InterchangeError: more than one sample per prompt was asked for.
+        InterchangeError: more than one sample per prompt was asked for, or such a probe found nothing to read.
     """
     decoding = decoding or Decoding()
     if decoding.samples > 1:
         raise InterchangeError("Behaviour is judged on one answer per prompt; leave samples at 1.")
-    if probe.reads_segments:
-        raise InterchangeError(
-            f"{probe.name!r} reads thinking or answer apart, which is not known of edited answers. Take a probe of the "
-            "whole text."
-        )
     total, done, answers = sum(len(arm.recipients) for arm in arms), 0, {}
     for arm in arms:
 
@@ -216,10 +211,15 @@ def run_arms(
                 progress(before + made, total)
 
         made = generate_edited(loaded, arm.recipients, arm.edits, decoding, donors=arm.donors, progress=show)
-        scores = [probe.read(Passage(one.text, _asked(one.prompt))).score for one in made]
+        scores = [probe.read(Passage(one.text, _asked(one.prompt), one.segments)).score for one in made]
         numbers = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
         answers[arm.name] = Answers(tuple(one.text for one in made), numbers)
         done += len(made)
+    if probe.reads_segments and all(np.isnan(one.scores).all() for one in answers.values()):
+        raise InterchangeError(
+            f"{probe.name!r} had nothing to read in any answer: the part that it looks at is not there. A model that "
+            "does not think, or whose thinking is not over after so few tokens, has only one of thinking and answer."
+        )
     return answers
 
 

@@ -171,6 +171,7 @@ def _expert_hooks(one: Places, kept: Layer, rows: Tensor) -> list[RemovableHandl
     if one.router is not None:
 
         def scored(module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+            """Keep the router's scores, where its kind gives them out."""
             del module, args
             try:
                 kept.scores = router_scores(site, result)

@@ -162,6 +162,8 @@ class _Work:
             return _Runs(prompts, [self.pairs[place].span(side) for place, side in sources], side)
 
         def sensed(mine: _Runs) -> Sensed:
+            """What the wanted places held in these runs, and the slope of the metric in each."""
+
             def score() -> Tensor:
                 logits = forward(lab.loaded.model, mine.side, readouts=forced.tokens.shape[1])
                 return lab.metric.score(logits, forced.tokens, forced.counted)

@@ -41,6 +41,19 @@ def test_behaviour(run: Run, arguments: list[object], tmp_path: Path) -> None:
     assert found["effects"]["placebo_sufficiency"]["per_pair"] == [0, 0, 0]
 
 
+def test_a_probe_of_one_part_of_the_answer(run: Run, arguments: list[object]) -> None:
+    place = arguments.index("--probe") + 1
+    arguments[place] = f"'{arguments[place]}' within answer"
+    code, text, err = run("interchange", "behaviour", *arguments, "--site", "L2.E5")
+    assert (code, err) == (0, "")
+    assert "judged by sorry within answer" in text
+    assert "necessity                3       3      0    +100" in text
+    arguments[place] = str(arguments[place]).replace("within answer", "within thinking")
+    code, text, err = run("interchange", "behaviour", *arguments, "--site", "L2.E5")
+    assert (code, text) == (1, "")
+    assert "had nothing to read in any answer" in err
+
+
 def test_rescue_says_where_it_has_nothing_to_compare_with(run: Run, arguments: list[object]) -> None:
     code, text, _ = run("interchange", "rescue", *arguments, "--site", "L1.E1")
     assert code == 0

@@ -60,6 +60,20 @@ def test_other_experts_go_with_refusal_and_do_nothing(findings: dict[str, Any], 
     assert "changed nothing (exactly 0)" in page
 
 
+def test_the_second_question_is_tested_and_its_answers_are_about_the_speaker(findings: dict[str, Any]) -> None:
+    """The model examines itself now and then only; there must be enough of it that a null says something."""
+    asked = next(one for one in findings["questions"] if one["name"] == "first-person-self-examination")
+    assert asked["design"]["positive"]["units"] >= 10
+    assert asked["design"]["negative"]["units"] >= 10
+    assert asked["design"]["tested"] > 5
+    assert asked["design"]["detectable"]["d"] < 1.5
+    shown = asked["units"]["positive"]["names"]
+    asked_about_itself = [name for name in shown if name.endswith("-self")]
+    assert len(asked_about_itself) >= 0.9 * len(shown)  # the controls, with the same words, do not bring it about
+    verdicts = {row["verdict"] for row in rows_of(findings, "first-person-self-examination").values()}
+    assert verdicts <= {"associated", "tokens only", "not associated", "untestable"}  # nothing was swapped
+
+
 def test_w_is_s_times_q_in_every_row(findings: dict[str, Any]) -> None:
     checked = 0
     for row in findings["rows"]:

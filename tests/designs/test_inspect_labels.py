@@ -3,6 +3,7 @@
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,14 +96,39 @@ def test_logs_that_do_not_say(tmp_path: Path) -> None:
         read_inspect_log(tmp_path / "missing.json")
 
 
-def test_a_small_zip_that_holds_much_is_refused(tmp_path: Path) -> None:
-    """Before any reader of logs opens it: 128 KiB here would be 320 MiB in memory."""
-    with zipfile.ZipFile(tmp_path / "bomb.eval", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("header.json", "samples/1.json"):
-            archive.writestr(name, bytes(160 << 20))
-    assert (tmp_path / "bomb.eval").stat().st_size < 1 << 20
-    with pytest.raises(LabelError, match=r"holds 320 MiB when unpacked; at most 256 MiB are read. Split the log"):
-        read_labels_of(tmp_path / "bomb.eval")
+def test_their_reader_sees_an_archive_only_as_it_was_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 KiB here would be 320 MiB in memory. The reader stands in for inspect_ai's: it says what it was given."""
+    given: list[tuple[Path, list[str]]] = []
+
+    def read(path: str) -> Any:
+        given.append((Path(path), zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []))
+        return SimpleNamespace(samples=[])
+
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", SimpleNamespace(read_eval_log=read))
+    for name, size in (("bomb.eval", 160 << 20), ("bomb.json", 160 << 20), ("log.eval", 9), ("log.json", 9)):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for entry in ("header.json", "samples/1.json"):
+                archive.writestr(entry, bytes(size))
+        assert (tmp_path / name).stat().st_size < 1 << 20
+        told = (
+            "holds 320 MiB when unpacked; at most 256 MiB are read. Split the log" if size > 9 else "holds no samples"
+        )
+        with pytest.raises(LabelError, match=told):
+            read_labels_of(tmp_path / name)
+    assert [one.name for one, _ in given] == ["log.eval", "log.json"]
+    for one, names in given:
+        assert tmp_path not in one.parents
+        assert not one.exists()
+        assert names == ["header.json", "samples/1.json"]
+    (tmp_path / "plain.json").write_text("{}")
+    (tmp_path / "no.eval").write_text("{}")
+    with pytest.raises(LabelError, match="holds no samples"):
+        read_labels_of(tmp_path / "plain.json")
+    with pytest.raises(LabelError, match="BadZipFile: File is not a zip file"):
+        read_labels_of(tmp_path / "no.eval")
+    assert [one for one, _ in given[2:]] == [tmp_path / "plain.json"]
 
 
 def test_without_inspect_ai_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
