@@ -183,14 +183,17 @@ def test_what_is_alone_of_its_kind_says_so() -> None:
     question = findings["questions"][0]
     rows = [row for row in findings["rows"] if row["probe"] == question["name"]]
     found = {one.heading: plain(one.reason) for one in limits(findings, question, rows, findings["interchange"])}
-    assert "compared with nothing: L18.moe, L18.router." in found["Not that a whole block is special"]
-    assert "at most 8 others of its kind" in found["Not that no other site does it"]
+    assert (
+        "compared with nothing: L18.moe, L18.router."
+        in found["Whether a whole block or stream is special is not known"]
+    )
+    assert "at most 8 others of its kind" in found["Whether other sites do the same was tested for few of them"]
     assert (
         "That does not exclude that a site carries what else differs"
-        in (found["Not that it is the behaviour alone that was swapped"])
+        in (found["What else was swapped along with the behaviour is not known"])
     )
-    assert "in the sets named here only" in found["Not that an inert expert does nothing"]
-    assert "Not that a whole block is special" not in {
+    assert "in the sets named here only" in found["What inert experts do together with others was not tested"]
+    assert "Whether a whole block or stream is special is not known" not in {
         one.heading for one in limits(samples.toy(), question, samples.toy()["rows"], samples.toy()["interchange"])
     }
 
