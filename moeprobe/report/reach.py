@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moeprobe.findings.verdicts import in_words
 from moeprobe.report import figures, words
 from moeprobe.report.voice import Voice
 
@@ -166,7 +167,7 @@ def _words(question: Json, rows: Sequence[Json], voice: Voice) -> Limit:
     """What holding the tokens fixed can and cannot do."""
     heading = "Whether it is the behaviour or its words is not known"
     only = sum(row["association"] == "tokens only" for row in rows)
-    names = f" The {figures.count(only, 'expert')} called \u201cperhaps only words\u201d" if only else ""
+    names = f" The {figures.count(only, 'expert')} called \u201c{in_words('tokens only')}\u201d" if only else ""
     ending = (
         f"{names} differ{'s' if only == 1 else ''} only as long as words are not held fixed; the q in the table is "
         "that with words held fixed, the other stands below the verdict."
