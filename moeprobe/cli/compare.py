@@ -128,7 +128,7 @@ def _sizes(found: Json) -> tuple[str, str]:
 def _usage(comparison: "Comparison", top: int) -> str:
     rows = sorted(comparison.usage, key=_significance)
     words = [row["change"] for row in rows]
-    counts = ", ".join(f"{words.count(word)} {word}" for word in _CHANGES if word in words)
+    counts = ", ".join(f"{words.count(word)} {_in_words(word)}" for word in _CHANGES if word in words)
     family = bool(comparison.design["draws"])
     fwer = ("FWER p",) if family else ()
     head = ("site", "S in A", "S in B", "difference", "95 % CI", "q", "q plain", *fwer, "verdict")
@@ -136,12 +136,19 @@ def _usage(comparison: "Comparison", top: int) -> str:
         (
             row["site"], _digits(row["S_a"]), _digits(row["S_b"]), _digits(row["rate_difference"]),
             _interval(row["rate_difference_ci"]), _digits(row["q"]), _digits(row["marginal"]["q"]),
-            *([_digits(row["fwer"])] if family else []), row["change"],
+            *([_digits(row["fwer"])] if family else []), _in_words(row["change"]),
         )
         for row in rows[:top]
     ]  # fmt: skip
     rest = f"\n({len(rows) - top} more)" if len(rows) > top else ""
     return f"{printable(comparison.design['sentence'])}\nExperts: {counts}.\n\n{table(head, lines)}{rest}"
+
+
+def _in_words(change: str) -> str:
+    """A change as people read it: where words may explain it, it is called as in a report."""
+    from moeprobe.findings.verdicts import NAMES, in_words
+
+    return in_words(change) if change in NAMES else change
 
 
 def _register(register: Json, top: int) -> str:

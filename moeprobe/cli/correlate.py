@@ -105,8 +105,8 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
 
     The generation (or the pair) is the unit, lengths are matched, each token is compared only with the same token
     elsewhere (or as --strata says), and q controls the false discovery rate over all (layer, expert). "q plain" does
-    not hold the words fixed: what passes it alone is marked "tokens only". With several probes, "q partial" holds the
-    scores of the others fixed.
+    not hold the words fixed: what passes it alone is marked "perhaps only words". With several probes, "q partial"
+    holds the scores of the others fixed.
     What is found is an association; `moeprobe interchange` tests whether it is a cause.
     """
     from moeprobe.trace import load_trace
@@ -171,6 +171,8 @@ def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: An
 
 def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
     """The answer to one question as text for the terminal."""
+    from moeprobe.findings.verdicts import said
+
     rows = findings.rows_of(question["name"])
     design = question["design"]
     test, family = _test_name(design), _has_family(rows, design)
@@ -178,7 +180,7 @@ def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:
     columns += ["FWER p"] if family else []
     columns += ["q partial"] if design["partial"] else []
     columns += ["confirmed"] if design["confirmation"] else []
-    lines = [(*_cells(row, design, family), row["verdict"]) for row in rows[:top]]
+    lines = [(*_cells(row, design, family), said(row["verdict"], row["interchange"])) for row in rows[:top]]
     found = f"{_found(rows, design)}{' FWER p: chance of any false one.' if family else ''}\n{_columns_words(design)}"
     if power := design["detectable"]:
         found += (

@@ -23,6 +23,7 @@ def demo(model: str | None, out: Path, force: bool) -> None:
     """
     from moeprobe.demo import run_demo
     from moeprobe.findings import Findings
+    from moeprobe.findings.verdicts import said
     from moeprobe.models import smollm2
 
     quiet_libraries()
@@ -35,5 +36,5 @@ def demo(model: str | None, out: Path, force: bool) -> None:
     findings: Findings = run_demo(model, out, force=force, say=lambda line: click.echo(line, err=True))
     for row in sorted(findings.rows, key=lambda row: (row["probe"], row["q"] is None, row["q"] or 0)):
         if row["interchange"] is not None:
-            click.echo(printable(f"{row['site']}  {row['probe']}  {row['verdict']}"))
+            click.echo(printable(f"{row['site']}  {row['probe']}  {said(row['verdict'], row['interchange'])}"))
     click.echo(printable(f"Open {out / 'report.html'} in a browser."))

@@ -22,7 +22,7 @@ MATERIAL = 10.0
 
 
 def material_effect(minimum_effect: float) -> float:
-    """Percent of the gap that an interval must stay below for "neither": 10, or three minimum effects if more."""
+    """Percent of the gap that an interval must stay below for "no effect shown": 10, or three minimum effects."""
     return max(MATERIAL, 3 * minimum_effect)
 
 
@@ -84,7 +84,7 @@ def judgement(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(association: str, interchange: dict[str, Any] | None) -> str:
-    """The verdict in words, from the association and the interchange effects of a row (METHODS.md 4)."""
+    """The verdict (its name in a findings file) of a row's association and interchange effects (METHODS.md 4)."""
     if interchange is None:
         return association
     if not interchange["enough_pairs"]:
@@ -121,9 +121,9 @@ def rule(minimum_effect: float, *, placebo: bool = True, random: bool = False, h
         f"necessary (sufficient): with at least {MIN_PAIRS} pairs, for necessity (sufficiency) {what} 95 % bootstrap "
         f"interval wholly above {minimum_effect:g} % of the gap and {p} (tested against {minimum_effect:g} %); and the "
         f"effect is among the largest {ALPHA * 100:g} % of comparison sites (larger than all where there are fewer "
-        f"than 19). underpowered: fewer pairs, or nothing passes although an effect of "
-        f"{material_effect(minimum_effect):g} % of the gap is not excluded. association only, neither: nothing passes "
-        "and effects that large are excluded, or comparison sites do as much"
+        f"than 19). not decided: fewer pairs, or nothing passes although an effect of "
+        f"{material_effect(minimum_effect):g} % of the gap is not excluded. association only, no effect shown: "
+        "nothing passes and effects that large are excluded, or comparison sites do as much"
     )
 
 

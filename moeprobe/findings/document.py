@@ -17,6 +17,7 @@ from moeprobe.findings.evidence import check_agreement
 from moeprobe.findings.question import check_question
 from moeprobe.findings.row import check_row
 from moeprobe.findings.run import check_flags, check_run, check_source
+from moeprobe.findings.verdicts import in_words, said
 
 if TYPE_CHECKING:
     import pandas
@@ -104,13 +105,19 @@ class Findings:
         write_text(path, "".join(_lines(self.to_json())))
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name}: {number}" for name, number in self.verdicts().items())
+        counts = ", ".join(f"{in_words(name)}: {number}" for name, number in self.verdicts().items())
         return f"<Findings on {self.model.get('id')!r}: {len(self.rows)} rows ({counts})>"
 
     def _repr_html_(self) -> str:
         head = "<tr><th>site</th><th>question</th><th>rate difference</th><th>q</th><th>verdict</th></tr>"
         cells = (
-            (row["site"], row["probe"], shown(row["rate_difference"]), shown(row["q"]), row["verdict"])
+            (
+                row["site"],
+                row["probe"],
+                shown(row["rate_difference"]),
+                shown(row["q"]),
+                said(row["verdict"], row["interchange"]),
+            )
             for row in sorted(self.rows, key=significance)[:10]
         )
         body = "".join("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in line) + "</tr>" for line in cells)

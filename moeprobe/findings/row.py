@@ -8,13 +8,11 @@ from moeprobe.findings.causes import verdict
 from moeprobe.findings.checks import check_choice, check_interval, check_optional, check_range, check_unit
 from moeprobe.findings.effects import check_effects
 from moeprobe.findings.evidence import check_evidence
+from moeprobe.findings.verdicts import NAMES
 from moeprobe.sites import parse_expert
 
 ASSOCIATIONS = ("associated", "tokens only", "not associated", "untestable")
-VERDICTS = (
-    "untestable", "not associated", "tokens only", "associated", "association only", "necessary", "sufficient",
-    "necessary and sufficient", "neither", "underpowered",
-)  # fmt: skip
+VERDICTS = NAMES
 # What a test says: beyond token identity in the row itself, without it under "marginal".
 TEST = ("t", "df", "p", "q", "fwer")
 INTERVALS = ("rate_difference_ci", "dW_ci", "entry_ci", "valuation_ci")

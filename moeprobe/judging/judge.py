@@ -35,7 +35,7 @@ class Criteria:
 
     Attributes:
         minimum_effect: percent of the gap that an effect must exceed to count.
-        material: percent of the gap that must be excluded before "neither"; None: `material_effect`.
+        material: percent of the gap that must be excluded before "no effect shown"; None: `material_effect`.
         alpha: of the sign flips and of the rank among comparison sites. Intervals are 95 % whatever it is.
         bootstrap: resamples of the pairs.
         flips: random sign patterns, where there are more than 13 pairs.

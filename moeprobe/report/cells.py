@@ -40,7 +40,7 @@ def cell_data(
         `verdict`: base64 of uint8, 255 where there is no row. `order`: base64 of uint32, the cells in the order of the
         table. `remarks`: distinct sentences, `remark`: base64 of uint32, 1 + the index of a cell's sentence, 0 for
         none. `swaps`: a list for each cell that interchange tested: cell, necessity and its interval, sufficiency and
-        its interval, in percent.
+        its interval, in percent. `extents`: by cell, how much a causal verdict is about.
 
     Raises:
         FindingsError: more than 200,000 experts, which no model has and no page can hold.
@@ -72,6 +72,7 @@ def cell_data(
         "remarks": remarks,
         "remark": _packed("I", _filled(total, 0, ((c, numbers.get(table.remark(r, voice), 0)) for c, r in placed))),
         "swaps": [[cell, *_swap(row["interchange"])] for cell, row in placed if row["interchange"] is not None],
+        "extents": {cell: said for cell, row in placed if (said := verdicts.extent(row))},
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moeprobe.findings.verdicts import in_words
 from moeprobe.report import figures, verdicts, words
 from moeprobe.report.methods import settings
 
@@ -12,7 +13,7 @@ Json = Mapping[str, Any]
 MOST_LINES = 200
 # What became of a finding of the first run in another one.
 HOLDS, TURNED, WORDS_ONLY, MISSED, UNTESTED, NEW = (
-    "holds", "other direction", "perhaps only words", "not found again", "not tested there", "found only here",
+    "holds", "other direction", in_words("tokens only"), "not found again", "not tested there", "found only here",
 )  # fmt: skip
 
 
@@ -21,7 +22,7 @@ class Cell:
     """One site in one run: what came of it, its verdict (None where it has no row), its difference and q."""
 
     fate: str
-    verdict: verdicts.Verdict | None
+    verdict: verdicts.Badge | None
     numbers: str
 
 
@@ -146,7 +147,7 @@ def _cell(first: Json | None, row: Json | None, index: int) -> Cell:
     if effects is not None:
         swaps = (figures.percent(effects[name]["percent"]) for name in ("necessity", "sufficiency"))
         numbers += "; necessity {}, sufficiency {}".format(*swaps)
-    return Cell(said, verdicts.verdict(row["verdict"]), numbers)
+    return Cell(said, verdicts.badge(row["verdict"], effects), numbers)
 
 
 def _counted(first: str, other: str, rows: Mapping[str, Json], others: Mapping[str, Json]) -> str:

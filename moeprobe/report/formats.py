@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from moeprobe.findings import Findings
 from moeprobe.findings.frames import rows_frame
+from moeprobe.report import verdicts
 from moeprobe.report.render import view
 from moeprobe.report.results import Part
 from moeprobe.visible import cleaned, guarded
@@ -71,6 +72,8 @@ def as_markdown(
 def as_csv(findings: Sequence[Findings]) -> str:
     """All rows of all findings, one line each, with the model in the first column; `rows_frame` says the columns.
 
+    Verdicts and associations stand in the words of the page.
+
     A text, or the name of a column, that a spreadsheet would run as a formula gets an apostrophe before it, as
     spreadsheets write it themselves.
     """
@@ -81,6 +84,8 @@ def as_csv(findings: Sequence[Findings]) -> str:
         frame = rows_frame(one)
         frame = frame.drop(columns="model", errors="ignore")  # a file may hold keys that no row has
         frame.insert(0, "model", str(one.model["id"]))
+        for name in ("verdict", "association"):
+            frame[name] = frame[name].map(lambda known: verdicts.badge(known, None).label)
         frames.append(frame)
     table = pd.concat(frames, ignore_index=True)
     for name in table.columns:
@@ -117,6 +122,7 @@ def _question(one: Any) -> dict[str, Any]:
             {
                 "site": card.site,
                 "verdict": card.verdict.name,
+                "verdict_in_words": card.verdict.text,
                 "summary": card.summary,
                 "routing": card.routing,
                 "figures": dict(card.facts),

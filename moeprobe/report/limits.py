@@ -42,7 +42,7 @@ def _cause(rows: Sequence[Json], runs: Sequence[Json], voice: Voice) -> list[Lim
     if not runs:
         return [
             Limit(
-                "Not that any expert causes anything",
+                "Whether any expert causes anything was not tested",
                 "Interchange was not run. Every expert named here is only associated with "
                 f"{voice.theme} in these prompts, whatever its q.",
             )
@@ -50,7 +50,7 @@ def _cause(rows: Sequence[Json], runs: Sequence[Json], voice: Voice) -> list[Lim
     if tested < len(associated):
         return [
             Limit(
-                "Not that the untested experts cause anything",
+                "Whether the other experts cause anything was not tested",
                 f"Interchange was run on {tested} of {figures.count(len(associated), 'associated expert')}. "
                 "The others are associated in these prompts, nothing more.",
             )
@@ -63,7 +63,7 @@ def _interchange(rows: Sequence[Json], runs: Sequence[Json]) -> list[Limit]:
         return []
     found = [
         Limit(
-            "Not more than the metric measures",
+            "The verdicts are about the metric; other measures of the behaviour were not tried",
             " ".join(
                 f"The verdicts hold for this metric: {run['metric']}; over "
                 f"{figures.count(int(run['pairs']), 'prompt pair')}, swapping the {swaps.swapped(run)}. "
@@ -76,7 +76,7 @@ def _interchange(rows: Sequence[Json], runs: Sequence[Json]) -> list[Limit]:
     if unused:
         found.append(
             Limit(
-                "Nothing about prompts that did not split",
+                "Pairs that did not split were left out",
                 f"{figures.count(unused, 'pair')} {'was' if unused == 1 else 'were'} left out of interchange: both "
                 "runs, or neither, showed the behaviour. The effects hold for pairs that split.",
             )
@@ -93,20 +93,22 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
     if placebo:
         found.append(
             Limit(
-                "Not that it is the behaviour alone that was swapped",
+                "What else was swapped along with the behaviour is not known",
                 "A placebo donor, another prompt of the same class, shows what any swap does; a causal verdict is "
                 "beyond it. That does not exclude that a site carries what else differs inside a pair: topic, words, "
                 "length.",
             )
         )
     else:
-        found.append(Limit("Not that a swap is more than a disturbance", "No placebo donor was run for every site."))
+        found.append(
+            Limit("Whether any other swap would do the same was not tested", "No placebo donor was run for every site.")
+        )
     compared = [effects for _, _, effects in sites if effects["null"]["asked"]]
     most = max((len(effects["null"]["sites"]) for effects in compared), default=0)
     if compared:
         found.append(
             Limit(
-                "Not that no other site does it",
+                "Whether other sites do the same was tested for few of them",
                 f"Each site was compared with at most {figures.count(most, 'other')} of its kind, those most like it "
                 "in selection rate and size of contribution. A causal verdict says that hardly any of these does as "
                 "much. It says nothing of others: of another kind or size, earlier or later, or several together.",
@@ -117,7 +119,7 @@ def _controls(sites: Sequence[Tested]) -> list[Limit]:
         listed = ", ".join(alone[:5]) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
         found.append(
             Limit(
-                "Not that a whole block is special",
+                "Whether a whole block or stream is special is not known",
                 f"Alone of their kind in their layers, so compared with nothing: {listed}. Blocks and streams "
                 "carry much at once, a stream all that came before it, so a large effect there says where, not what.",
             )
@@ -131,7 +133,7 @@ def _inert(sites: Sequence[Tested]) -> list[Limit]:
     sets = ", and in the sets named here only" if any("+" in name for name, _, _ in sites) else ""
     return [
         Limit(
-            "Not that an inert expert does nothing",
+            "What inert experts do together with others was not tested",
             f"Experts were swapped one at a time{sets}. Two experts that stand in for each other both look inert.",
         )
     ]
@@ -140,18 +142,24 @@ def _inert(sites: Sequence[Tested]) -> list[Limit]:
 def _groups(question: Json, voice: Voice) -> Limit:
     quality = question["quality"]
     if voice.given and voice.scores:
-        return Limit("Not that the numbers are right", "They came with the prompts; moeprobe took them as is.")
+        return Limit(
+            "Whether the given numbers are right was not checked",
+            "They came with the prompts; moeprobe took them as is.",
+        )
     if voice.given:
         return Limit(
-            "Not that the labels are right",
+            "Whether the given labels are right was not checked",
             "The groups come from labels given with the prompts; moeprobe took them as is.",
         )
     if quality is None:
-        return Limit("Not that the probe is right", "The quality of the probe was not measured.")
+        return Limit(
+            "How often the probe errs was not measured",
+            "These findings hold no figure of its mistakes: it was not measured on labelled examples.",
+        )
     if voice.inside or voice.scores:
         return _other_use(quality, voice)
     return Limit(
-        "Not that every generation was sorted rightly",
+        "Which generations were sorted wrongly is not known",
         f"On {measured_on(quality)}, the probe has precision "
         f"{measured(quality['precision'])}, recall {measured(quality['recall'])} and balanced accuracy "
         f"{measured(quality['balanced_accuracy'])}. On other text it can do worse.",
@@ -161,12 +169,12 @@ def _groups(question: Json, voice: Voice) -> Limit:
 def _other_use(quality: Json, voice: Voice) -> Limit:
     """The probe's quality is that of sorting whole texts; here its marks or its scores were used."""
     if voice.inside:
-        heading, unknown = "Not that every token was marked rightly", "How well it marks single tokens was not measured"
+        heading = "How well the probe marks single tokens was not measured"
     else:
-        heading, unknown = "Not that every score is right", "How exact its scores are was not measured"
+        heading = "How exact the probe\u2019s scores are was not measured"
     return Limit(
         heading,
-        f"{unknown}. It sorts whole texts with balanced accuracy {measured(quality['balanced_accuracy'])}, on "
+        f"It sorts whole texts with balanced accuracy {measured(quality['balanced_accuracy'])}, on "
         f"{measured_on(quality)}.",
     )
 
@@ -192,7 +200,7 @@ def measured(value: Json) -> str:
 def _prompts(findings: Json, question: Json, about: str) -> Limit:
     segment = SEGMENTS.get(question["design"]["segment"], "tokens")
     return Limit(
-        "Nothing about other kinds of prompts",
+        "Other kinds of prompts were not looked at",
         f"Routing was read in the {segment} of {figures.count(int(findings['trace']['generations']), 'generation')}, "
         f"the whole trace. On another topic, language or format {about} may take another way.",
     )
@@ -204,7 +212,7 @@ def _model(findings: Json, runs: Sequence[Json]) -> Limit:
     dtype = _scalar(provenance, ("engine", "dtype")) or _scalar(provenance, ("model", "dtype")) or engine.get("dtype")
     listed = ", ".join(f"{key} {value}" for key, value in (provenance.get("decoding") or {}).items() if _plain(value))
     return Limit(
-        "Nothing about other models or settings",
+        "Other models and settings were not looked at",
         f"One model was looked at, {findings['model']['id']}, in {dtype or 'a dtype that was not recorded'}"
         f"{f', decoding with {listed}' if listed else ''}. Expert numbers carry over to no other model.",
     )
@@ -226,7 +234,7 @@ def _many(findings: Json) -> list[Limit]:
         return []
     return [
         Limit(
-            "Not that all questions together are controlled",
+            "False discoveries over all questions together were not controlled",
             f"{asked} questions were asked of the same trace. The q values hold within each, not across them.",
         )
     ]

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from moeprobe.findings.verdicts import CAUSAL, in_words
 from moeprobe.report import swaps
-from moeprobe.report.verdicts import CAUSAL
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
@@ -46,8 +46,7 @@ def summary(other: Json, voice: Voice, run: Json) -> str:
         what = _WHAT.get(noun(name), swaps.swapped(run))
         said = swaps.causal(verdict, effects, voice.runs(run), thing, what)
         return f"{opening(name)}: it {said} {_compared(effects, name)}".rstrip()
-    ending = "not decided" if verdict == "underpowered" else "no effect shown"
-    return f"{opening(name)}: {swaps.inert(verdict, effects, run, noun(name), ending)}"
+    return f"{opening(name)}: {swaps.inert(verdict, effects, run, noun(name), in_words(verdict))}"
 
 
 def _compared(effects: Json, name: str) -> str:

@@ -72,7 +72,7 @@ class SiteFigure:
     """The strips of one site, with the verdict; none where every effect is exactly zero or the site is not drawn."""
 
     site: str
-    verdict: verdicts.Verdict
+    verdict: verdicts.Badge
     exactly_zero: bool
     effects: list[str]
     null: str
@@ -215,7 +215,7 @@ def _site(run: Json, one: Tested, axis: Axis, *, draw: bool) -> SiteFigure:
     cells.append(swaps.effect(effects["knockout"]) if "knockout" in effects else figures.NONE)
     return SiteFigure(
         site=one.site,
-        verdict=verdicts.verdict(one.verdict),
+        verdict=verdicts.badge(one.verdict, effects),
         exactly_zero=bool(effects["exactly_zero"]),
         effects=cells,
         null=figures.percent(swaps.largest_null(effects)),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moeprobe.findings.verdicts import in_words
 from moeprobe.report import figures, words
 from moeprobe.report.voice import Voice
 
@@ -25,7 +26,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing the reader may not conclude: a heading and the reason with its figures."""
+    """One thing the reader may not conclude: what is not known or was not tested, plainly, and why, with figures."""
 
     heading: str
     reason: str
@@ -50,7 +51,7 @@ def _these(question: Json, voice: Voice) -> list[Limit]:
         return []
     return [
         Limit(
-            "Nothing about new prompts",
+            "Whether it holds for new prompts was not tested",
             f"With {figures.count(int(question['design']['units']), voice.unit)} too few were there to test between "
             "them. Instead the marks were turned in a circle inside each answer. The q values say that choices and "
             "marks go together in these generations, not that they would in others.",
@@ -71,7 +72,9 @@ def _few(question: Json, voice: Voice) -> Limit:
     parts = [reason, _resolution(design, voice), _detectable(design, voice)]
     few = units < FEW if not two else min(sides) < FEW
     return Limit(
-        f"Not much: these are few {voice.unit}s" if few else "Not that smaller differences are absent",
+        f"With so few {voice.unit}s, differences can have been missed"
+        if few
+        else "Smaller differences can have been missed",
         " ".join([*(part for part in parts if part), "Experts with smaller differences can be missed."]),
     )
 
@@ -127,7 +130,7 @@ def _length(question: Json, voice: Voice) -> list[Limit]:
     if voice.inside:
         return [
             Limit(
-                "Not that the place in the answer plays no part",
+                "Whether the place in the answer plays a part is not known",
                 "Marked and other tokens stand in the same answers, so their lengths are no reason. But one kind can "
                 "stand earlier than the other, and that was not held fixed"
                 f"{' finely' if 'position' in voice.strata else ''}.",
@@ -138,15 +141,21 @@ def _length(question: Json, voice: Voice) -> list[Limit]:
             f" Before that, the upper half of the scores had {figures.number(before, 2)} times the tokens of the lower."
         )  # fmt: skip
         return [
-            Limit("Not that length plays no part", f"{method} What comes after the window was not looked at.{halves}")
+            Limit(
+                "Whether length plays a part is not known",
+                f"{method} What comes after the window was not looked at.{halves}",
+            )
         ]
     if before is None or after is None:
         return [
-            Limit("Not that length plays no part", f"One side has no tokens, so there is no length ratio. {method}")
+            Limit(
+                "Whether length plays a part is not known",
+                f"One side has no tokens, so there is no length ratio. {method}",
+            )
         ]
     return [
         Limit(
-            "Not that length plays no part",
+            "Whether length plays a part is not known",
             f"Mean token counts, {voice.one} to {voice.other} {voice.about}, stood "
             f"{figures.number(before, 2)} to 1 before matching and "
             f"{figures.number(after, 2)} to 1 after. {method}",
@@ -156,9 +165,9 @@ def _length(question: Json, voice: Voice) -> list[Limit]:
 
 def _words(question: Json, rows: Sequence[Json], voice: Voice) -> Limit:
     """What holding the tokens fixed can and cannot do."""
-    heading = "Not that it is the behaviour rather than its words"
+    heading = "Whether it is the behaviour or its words is not known"
     only = sum(row["association"] == "tokens only" for row in rows)
-    names = f" The {figures.count(only, 'expert')} called \u201cperhaps only words\u201d" if only else ""
+    names = f" The {figures.count(only, 'expert')} called \u201c{in_words('tokens only')}\u201d" if only else ""
     ending = (
         f"{names} differ{'s' if only == 1 else ''} only as long as words are not held fixed; the q in the table is "
         "that with words held fixed, the other stands below the verdict."
@@ -194,12 +203,12 @@ def _held(question: Json, voice: Voice) -> Limit:
     if held:
         listed = ", ".join(held)
         return Limit(
-            "Not that nothing else differs",
+            "Whether something else is the reason is not known",
             f"Beside the tokens, this was held fixed: {listed}.{shared} Whatever else comes along with {voice.theme} "
             "can be the reason.",
         )
     return Limit(
-        "Not that nothing else differs",
+        "Whether something else is the reason is not known",
         f"No topic, length or other property was held fixed by name.{shared} Whatever else comes along with "
         f"{voice.theme} can be the reason.",
     )
@@ -211,7 +220,7 @@ def _others(question: Json, rows: Sequence[Json], voice: Voice) -> list[Limit]:
     if partial is None:
         return []
     named = ", ".join(str(other) for other in partial["others"])
-    heading = f"Not that it is {voice.about} alone"
+    heading = f"Whether it is {voice.about} alone is not known"
     if partial["reason"]:
         return [Limit(heading, f"Other registers ({named}) could not be held fixed: {partial['reason']}.")]
     found = [row for row in rows if row["association"] == "associated"]
@@ -239,13 +248,13 @@ def _again(question: Json, voice: Voice) -> Limit:
     halves = question["design"]["confirmation"]
     if halves is None:
         return Limit(
-            "Not that it would be found again",
+            "Whether it would be found again was not tested",
             f"No {voice.unit}s were kept back to confirm what was found. All q values come from the data that chose "
             "the experts; sizes of the largest differences are too large on average.",
         )
     screened, confirmed = int(halves["screened"]), int(halves["confirmed"])
     return Limit(
-        "Not that every expert would be found again",
+        "Only the leading experts were tested a second time",
         f"The {figures.count(screened, 'leading expert')} of one half ({int(halves['screen_units']):,} {voice.unit}s) "
         f"{'was' if screened == 1 else 'were'} tested once more on the other half "
         f"({int(halves['confirm_units']):,}), in the same direction: {confirmed:,} of {screened:,} were confirmed. The "
@@ -261,7 +270,7 @@ def _left_out(question: Json) -> list[Limit]:
     listed = ", ".join(f"{label}: {value:,}" for label, value in left if value)
     return [
         Limit(
-            "Nothing about the generations left out",
+            "What the generations left out would show is not known",
             f"{figures.count(total, 'generation')} {'was' if total == 1 else 'were'} not used ({listed}).",
         )
     ]

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from moeprobe.findings.causes import CAUSAL_EFFECTS, certain, undecided
+from moeprobe.findings.verdicts import CAUSAL, is_most
 from moeprobe.report import figures
-from moeprobe.report.verdicts import CAUSAL
 
 Json = Mapping[str, Any]
 
-# Percent of the effect from which on, by the lower end of the interval, it is called the effect and not a part of it.
-MOST = 50
 # Each effect as the page names it, in the order of the page.
 EFFECTS = {
     "necessity": "Necessity",
@@ -207,10 +205,7 @@ def part(verdict: str, swaps: Json) -> str:
 
     A reader takes a bare "causes" for the whole.
     """
-    named = {"necessary": ("necessity",), "sufficient": ("sufficiency",)}
-    intervals = [swaps[name]["ci"] for name in named.get(verdict, CAUSAL_EFFECTS)]
-    whole = all(interval is not None and interval[0] >= MOST for interval in intervals)
-    return "" if whole else "part of "
+    return "" if is_most(verdict, swaps) else "part of "
 
 
 def inert(verdict: str, swaps: Json, run: Json, noun: str, ending: str) -> str:

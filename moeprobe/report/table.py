@@ -29,7 +29,7 @@ class Line:
     anchor: str
     site: str
     cells: list[str]
-    verdict: verdicts.Verdict
+    verdict: verdicts.Badge
     reason: str
     details: list[details.Detail]
 
@@ -208,7 +208,8 @@ def _line(key: str, row: Json, question: Json, voice: Voice, *, more: bool) -> L
         figures.chance(row["q"]),
     ]
     beside = details.details(row, question, voice) if more else []
-    return Line(anchor(key, row), words.site(row), cells, verdicts.verdict(row["verdict"]), remark(row, voice), beside)
+    shown = verdicts.badge(row["verdict"], row["interchange"])
+    return Line(anchor(key, row), words.site(row), cells, shown, remark(row, voice), beside)
 
 
 def remark(row: Json, voice: Voice) -> str:

@@ -1,103 +1,86 @@
-"""The verdicts of docs/findings.md as the page shows them."""
+"""The verdicts as the page shows them: the words of `findings.verdicts`, each with a colour."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from moeprobe.errors import FindingsError
+from moeprobe.findings import verdicts as table
+from moeprobe.findings.verdicts import CAUSAL as CAUSAL
+from moeprobe.report import figures
+
+_CSS = {
+    "necessary and sufficient": "both",
+    "necessary": "necessary",
+    "sufficient": "sufficient",
+    "association only": "only",
+    "associated": "associated",
+    "tokens only": "tokens",
+    "neither": "neither",
+    "underpowered": "untestable",
+    "not associated": "none",
+    "untestable": "untestable",
+}
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One of the verdicts of docs/findings.md: its CSS class, its sign (never colour alone), its label and meaning."""
+class Badge:
+    """A verdict on the page: its CSS class, its sign (never colour alone), its label and meaning.
+
+    Attributes:
+        extent: of a causal verdict on a site, how much of the gap; empty in legends.
+    """
 
     name: str
     css: str
     sign: str
     label: str
     meaning: str
+    extent: str = ""
+
+    @property
+    def text(self) -> str:
+        """Label and extent: ``Necessary for part of the gap: 34 % [22, 48]``."""
+        return f"{self.label} {self.extent}".rstrip()
 
 
-VERDICTS: tuple[Verdict, ...] = (
-    Verdict(
-        "necessary and sufficient",
-        "both",
-        "\u25c6",
-        "Necessary and sufficient",
-        "Taking it over from the control run removes the effect or a reliable part of it, and putting it into the "
-        "control run brings that about. How large a part: see the percentages.",
-    ),
-    Verdict(
-        "necessary",
-        "necessary",
-        "\u25b2",
-        "Necessary",
-        "Replacing its contribution removes the effect or a reliable part of it; putting it in elsewhere does not "
-        "bring the effect about.",
-    ),
-    Verdict(
-        "sufficient",
-        "sufficient",
-        "\u25bc",
-        "Sufficient",
-        "Putting its contribution in brings the effect or a reliable part of it about; without it the effect comes "
-        "about some other way.",
-    ),
-    Verdict(
-        "association only",
-        "only",
-        "\u25cb",
-        "Association only",
-        "Its routing goes with the behaviour, or at least with its words, but swapping its contribution did not move "
-        "it enough.",
-    ),
-    Verdict(
-        "associated",
-        "associated",
-        "\u25cf",
-        "Associated, cause not tested",
-        "Its routing goes with the behaviour. Nobody has tested yet whether it does anything.",
-    ),
-    Verdict(
-        "tokens only",
-        "tokens",
-        "\u2248",
-        "Perhaps only words",
-        "Its routing differs, but the words that come along with the behaviour may be all there is to it: beyond them "
-        "no difference was shown.",
-    ),
-    Verdict(
-        "neither",
-        "neither",
-        "\u2715",
-        "Tested, neither",
-        "Its routing does not go with the behaviour, and swapping its contribution did not move it enough.",
-    ),
-    Verdict(
-        "underpowered",
-        "untestable",
-        "?",
-        "Not decided",
-        "It was swapped, but in too few pairs of prompts, or with effects that differ too much between pairs, to call "
-        "it a cause or to say that it is none.",
-    ),
-    Verdict(
-        "not associated",
-        "none",
-        "\u00b7",
-        "Not associated",
-        "No difference in routing was found. That is not proof that there is none.",
-    ),
-    Verdict("untestable", "untestable", "/", "Untestable", "The data could not be tested, for example never selected."),
-)
-_BY_NAME = {verdict.name: verdict for verdict in VERDICTS}
-CAUSAL = frozenset({"necessary and sufficient", "necessary", "sufficient"})
+VERDICTS = tuple(Badge(one.name, _CSS[one.name], one.sign, one.label, one.meaning) for one in table.VERDICTS)
+_BY_NAME = {one.name: one for one in VERDICTS}
 
 
-def verdict(name: str) -> Verdict:
-    """Look up a verdict.
+def badge(name: str, effects: table.Json | None) -> Badge:
+    """The badge of a site from its verdict and its interchange effects.
 
     Raises:
         FindingsError: the name is none of the verdicts of docs/findings.md; a report must not guess.
     """
     if name not in _BY_NAME:
         raise FindingsError(f"The findings hold the verdict {name[:80]!r}, which this report does not know.")
-    return _BY_NAME[name]
+    return _sized(name, table.extent(name, effects))
+
+
+def tally(rows: Sequence[table.Json]) -> list[tuple[Badge, int]]:
+    """How many rows have which verdict, in the order of the table, with how much causal ones are about."""
+    found: list[tuple[Badge, int]] = []
+    for one in VERDICTS:
+        effects = [row["interchange"] for row in rows if row["verdict"] == one.name]
+        if effects:
+            found.append((_sized(one.name, table.extent_of_all(one.name, effects)), len(effects)))
+    return found
+
+
+def extent(row: table.Json) -> str:
+    """How much the verdict of a row is about: ``for part of the gap: 34 % [22, 48]``; "" where it names no cause."""
+    return _unbroken(table.extent(row["verdict"], row["interchange"]))
+
+
+def sizes(name: str, effects: table.Json) -> str:
+    """`findings.verdicts.sizes` with spaces that do not break."""
+    return _unbroken(table.sizes(name, effects))
+
+
+def _sized(name: str, extent: str) -> Badge:
+    return replace(_BY_NAME[name], extent=_unbroken(extent))
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", f"{figures.NBSP}%")

@@ -42,7 +42,7 @@ class Card:
 
     site: str
     anchor: str
-    verdict: verdicts.Verdict
+    verdict: verdicts.Badge
     summary: str
     routing: str
     shares: tuple[float, float]
@@ -51,7 +51,6 @@ class Card:
     doubts: list[str]
     evidence: Evidence | None
     question: str
-    extent: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class QuestionView:
     sides: tuple[str, str]
     model: str
     in_short: str
-    tally: list[tuple[verdicts.Verdict, int]]
+    tally: list[tuple[verdicts.Badge, int]]
     asked: list[tuple[str, str]]
     design: str
     cards: list[Card]
@@ -103,7 +102,7 @@ class PageView:
     comparisons: list[Comparison]
     works: list[tuple[str, references.Work]]
     provenance: list[tuple[str, list[tuple[str, str]]]]
-    verdicts: Sequence[verdicts.Verdict]
+    verdicts: Sequence[verdicts.Badge]
     text: bool
     data: dict[str, Any]
     parts: list[Part] = field(default_factory=list)
@@ -177,7 +176,7 @@ def _question(
         sides=(voice.one, voice.other),
         model=findings["model"]["id"],
         in_short=words.in_short(rows, voice, [other for run in runs for other in run["others"]]),
-        tally=[(one, number) for one in verdicts.VERDICTS if (number := _tallied(rows, one.name))],
+        tally=verdicts.tally(rows),
         asked=_asked(findings, asked, voice),
         design=asked["design"]["sentence"],
         cards=cards,
@@ -197,10 +196,6 @@ def _question(
         alpha=f"{asked['design']['alpha']:g}",
         methods=methods.paragraphs(findings, asked, rows, runs, voice),
     )
-
-
-def _tallied(rows: Sequence[Json], name: str) -> int:
-    return sum(row["verdict"] == name for row in rows)
 
 
 def _run_of(row: Json, runs: Sequence[Json]) -> Json | None:
@@ -241,7 +236,7 @@ def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> C
     return Card(
         site=words.site(row),
         anchor=table.anchor(key, row),
-        verdict=verdicts.verdict(row["verdict"]),
+        verdict=verdicts.badge(row["verdict"], effects),
         summary=words.summary(row, voice, run),
         routing=words.routing(row, voice, asked["design"]["segment"]),
         shares=(100 * (row["S1"] or 0.0), 100 * (row["S0"] or 0.0)),
@@ -250,16 +245,7 @@ def _card(key: str, asked: Json, row: Json, run: Json | None, voice: Voice) -> C
         doubts=[*words.doubts(row, asked, voice, run), *confounded(asked, row, voice)],
         evidence=evidence_view(row, asked, voice),
         question=key,
-        extent=_extent(row),
     )
-
-
-def _extent(row: Json) -> str:
-    """Beside the badge of a causal verdict: how much it carries, since a reader takes a bare "necessary" for all."""
-    effects = row["interchange"]
-    if effects is None or row["verdict"] not in verdicts.CAUSAL or not swaps.part(row["verdict"], effects):
-        return ""
-    return "of a part, see the percentages"
 
 
 def _asked(findings: Json, asked: Json, voice: Voice) -> list[tuple[str, str]]:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moeprobe.report import figures, swaps
-from moeprobe.report.verdicts import CAUSAL
+from moeprobe.findings.verdicts import CAUSAL, in_words
+from moeprobe.report import figures, swaps, verdicts
 from moeprobe.report.voice import Voice
 
 Json = Mapping[str, Any]
@@ -37,8 +37,7 @@ def summary(row: Json, voice: Voice, run: Json | None) -> str:
         thing = "the measured difference" if voice.given else "it" if voice.theme == voice.about else voice.about
         found = swaps.causal(row["verdict"], effects, voice.runs(run), thing, swaps.swapped(run))
         return f"{opening}, {link} {found} {swaps.null_sentence(effects, 'expert')}"
-    ending = "association only" if associated else "no effect shown"
-    return f"{opening}, {link} {swaps.inert(row['verdict'], effects, run, 'expert', ending)}"
+    return f"{opening}, {link} {swaps.inert(row['verdict'], effects, run, 'expert', in_words(row['verdict']))}"
 
 
 def direction(row: Json) -> int:
@@ -230,26 +229,34 @@ def _causes(causal: Sequence[Json], voice: Voice) -> str:
     sentences = []
     for name, share in ((name, share) for name in phrases for share in ("", "part of ")):
         one, several = phrases[name]
-        sites = [
-            site(row) for row in causal if row["verdict"] == name and swaps.part(name, row["interchange"]) == share
-        ]
+        these = [row for row in causal if row["verdict"] == name and swaps.part(name, row["interchange"]) == share]
+        sites = [site(row) for row in these]
         if not sites:
             continue
         listed = sites if len(sites) <= 3 else [*sites[:3], f"{len(sites) - 3} more"]
         joined = listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}"
         verb = one if len(sites) == 1 else several
-        sentences.append(f"{joined} {verb} {share}{caused(voice)} in the prompts tested.")
+        much = _much(name, [(site(row), row["interchange"]) for row in these[:3]])
+        sentences.append(f"{joined} {verb} {share}{caused(voice)} in the prompts tested ({much} of the gap).")
     return " ".join(sentences)
+
+
+def _much(name: str, tested: Sequence[tuple[str, Json]]) -> str:
+    """What sites with one causal verdict carry: the percentages of one, or those of each behind its name."""
+    if len(tested) == 1:
+        return verdicts.sizes(name, tested[0][1])
+    return "; ".join(f"{one}: {verdicts.sizes(name, effects)}" for one, effects in tested)
 
 
 def other_causes(others: Sequence[Json]) -> list[str]:
     """Sites with a causal verdict that are no single expert, up to three by name, in a sentence for each verdict."""
     found = []
     for name in ("necessary and sufficient", "necessary", "sufficient"):
-        sites = [str(other["site"]) for other in others if other["verdict"] == name]
-        if sites:
-            listed = ", ".join(sites[:3]) + (f" and {len(sites) - 3} more" if len(sites) > 3 else "")
-            found.append(f"Of sites that are no single expert, these are {name}: {listed}.")
+        these = [other for other in others if other["verdict"] == name]
+        if these:
+            sites = [f"{one['site']} for {verdicts.sizes(name, one['interchange'])}" for one in these[:3]]
+            listed = "; ".join(sites) + (f"; and {len(these) - 3} more" if len(these) > 3 else "")
+            found.append(f"Of sites that are no single expert, these are {name}, in percent of the gap: {listed}.")
     return found
 
 

@@ -1,6 +1,7 @@
 """`moeprobe interchange behaviour` and `rescue` on the compiled model, judged by a probe of one's own."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_behaviour(run: Run, arguments: list[object], tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     code, text, err = run("interchange", "behaviour", *arguments, "--site", "L2.E5", "-o", out)
     assert (code, err) == (0, "")
-    assert "necessity                3       3      0    +100" in text
+    assert re.search(r"necessity +3 of 3 +0 of 3 +-100 +\[-100, \d+\] +closes the whole gap", text)
     found = json.loads(out.read_text())
     assert found["schema"] == "moeprobe.behaviour/1"
     assert found["effects"]["sufficiency"]["per_pair"] == [1, 1, 1]

@@ -57,12 +57,17 @@ def test_pairs_speak_of_differences_inside_pairs() -> None:
     assert "moderated t-test of the differences inside pairs" in page
     assert "Welch" not in page
     found = _limits(findings)
-    few = found["Not much: these are few pairs"]
+    few = found["With so few pairs, differences can have been missed"]
     assert few.startswith("There were 13 pairs. The number that counts is that of pairs")
     assert "exact sign-flip p of 2.4\u00b710\u207b\u2074" in few  # 2 ** (1 - 13)
     assert "times the standard deviation of these differences" in few
-    assert "no partner on the other side of the pair: 4" in found["Nothing about the generations left out"]
-    assert "held fixed: level. What both sides of a pair share" in found["Not that nothing else differs"]
+    assert (
+        "no partner on the other side of the pair: 4" in found["What the generations left out would show is not known"]
+    )
+    assert (
+        "held fixed: level. What both sides of a pair share"
+        in found["Whether something else is the reason is not known"]
+    )
 
 
 def test_scores_speak_of_a_change_per_unit() -> None:
@@ -75,9 +80,9 @@ def test_scores_speak_of_a_change_per_unit() -> None:
     assert f"for one unit of score, {100 * row['rate_difference']:+.1f} points" in page
     assert "score >= 0.5" not in page, "the halves are not made at 0.5"
     found = _limits(findings)
-    assert "cut to one window" in found["Not that length plays no part"]
-    assert "shorter than the window: 3" in found["Nothing about the generations left out"]
-    assert "Not that every score is right" in found
+    assert "cut to one window" in found["Whether length plays a part is not known"]
+    assert "shorter than the window: 3" in found["What the generations left out would show is not known"]
+    assert "How exact the probe\u2019s scores are was not measured" in found
 
 
 def test_a_tiny_change_per_unit_keeps_its_digits() -> None:
@@ -97,11 +102,11 @@ def test_marked_tokens_are_compared_inside_generations() -> None:
     assert "of the other tokens of the same generations" in page
     assert "in these generations" not in page.split("What may not be concluded")[0]
     found = _limits(findings)
-    assert "Nothing about new prompts" not in found
-    assert "Not that the place in the answer plays no part" in found
-    assert "was not measured" in found["Not that every token was marked rightly"]
+    assert "Whether it holds for new prompts was not tested" not in found
+    assert "Whether the place in the answer plays a part is not known" in found
+    assert "sorts whole texts" in found["How well the probe marks single tokens was not measured"]
     assert "exact sign-flip p of 7.6\u00b710\u207b\u2076" not in found  # 18 units are enough for 37 tests
-    assert "tokens of one kind only: 2" in found["Nothing about the generations left out"]
+    assert "tokens of one kind only: 2" in found["What the generations left out would show is not known"]
 
 
 def test_circular_shifts_claim_these_generations_only() -> None:
@@ -109,14 +114,14 @@ def test_circular_shifts_claim_these_generations_only() -> None:
     page = _page(findings)
     assert "the tokens marked for first-person in these generations" in page
     assert "not for new prompts" in page
-    assert "not that they would in others" in _limits(findings)["Nothing about new prompts"]
+    assert "not that they would in others" in _limits(findings)["Whether it holds for new prompts was not tested"]
     assert "moderated t-test" not in page.partition("The words of this page")[0]
     assert _lines(findings, _leader(findings))["Test (words held fixed; decides)"].startswith("z ")
 
 
 def test_the_partial_column_names_the_other_register() -> None:
     findings = designs.scores()
-    said = _limits(findings)["Not that it is hedging alone"]
+    said = _limits(findings)["Whether it is hedging alone is not known"]
     rows = [row for row in findings["rows"] if row["probe"] == "hedging" and row["association"] == "associated"]
     kept = sum(row["partial"]["q"] is not None and row["partial"]["q"] < 0.05 for row in rows)
     assert 0 < kept < len(rows)
@@ -126,13 +131,15 @@ def test_the_partial_column_names_the_other_register() -> None:
     question = findings["questions"][0]
     assert "its own share is not shown" in " ".join(words.doubts(lost, question, voice_of(question), None))
     question["design"]["partial"] |= {"reason": "the registers always come together"}
-    assert "could not be held fixed: the registers always" in _limits(findings)["Not that it is hedging alone"]
+    assert (
+        "could not be held fixed: the registers always" in _limits(findings)["Whether it is hedging alone is not known"]
+    )
 
 
 def test_the_confirmation_is_said_with_its_numbers() -> None:
     findings = designs.prompts()
     halves = findings["questions"][0]["design"]["confirmation"]
-    said = _limits(findings)["Not that every expert would be found again"]
+    said = _limits(findings)["Only the leading experts were tested a second time"]
     assert f"{halves['confirmed']} of {halves['screened']} were confirmed" in said
     row = _leader(findings)
     assert _lines(findings, row)["On the half of the prompts kept back"].startswith("confirmed: one-sided p")
@@ -140,7 +147,9 @@ def test_the_confirmation_is_said_with_its_numbers() -> None:
     assert _lines(findings, row)["On the half of the prompts kept back"].startswith("not confirmed")
     row["confirmed"] = None
     assert "not among the leaders" in _lines(findings, row)["On the half of the prompts kept back"]
-    assert "No generations were kept back" in _limits(samples.untested())["Not that it would be found again"]
+    assert (
+        "No generations were kept back" in _limits(samples.untested())["Whether it would be found again was not tested"]
+    )
 
 
 def test_another_response_is_named() -> None:
@@ -249,7 +258,7 @@ def test_only_what_a_layer_has_is_a_column() -> None:
 
 def test_experts_that_only_words_explain_get_their_q_explained() -> None:
     findings = designs.turned()
-    said = _limits(findings)["Not that it is the behaviour rather than its words"]
+    said = _limits(findings)["Whether it is the behaviour or its words is not known"]
     assert "called \u201cperhaps only words\u201d differs only as long as words are not held fixed" in said
     assert "q without holding the words fixed" in _page(findings)
 
@@ -258,9 +267,9 @@ def test_previous_tokens_alone_are_not_words() -> None:
     findings = samples.untested()
     design = findings["questions"][0]["design"]
     design["strata"] = "previous token id"
-    assert "not the token itself" in _limits(findings)["Not that it is the behaviour rather than its words"]
+    assert "not the token itself" in _limits(findings)["Whether it is the behaviour or its words is not known"]
     design["strata"] = "none"
-    assert "Tokens were not held fixed" in _limits(findings)["Not that it is the behaviour rather than its words"]
+    assert "Tokens were not held fixed" in _limits(findings)["Whether it is the behaviour or its words is not known"]
 
 
 def test_an_unknown_design_stops_the_report() -> None:
@@ -273,5 +282,5 @@ def test_an_unknown_design_stops_the_report() -> None:
 def test_a_side_without_tokens_has_no_ratio() -> None:
     findings = json.loads(json.dumps(samples.untested()))
     findings["questions"][0]["design"] |= {"length_ratio_before": None, "length_ratio_after": None}
-    assert "no length ratio" in _limits(findings)["Not that length plays no part"]
+    assert "no length ratio" in _limits(findings)["Whether length plays a part is not known"]
     render([findings])

@@ -13,8 +13,10 @@ from report_results import COMMANDS
 
 from moeprobe.cli.main import cli
 from moeprobe.errors import FindingsError
+from moeprobe.findings.changes import FALLING, as_it_is, to_the_gap
 from moeprobe.report import as_json, as_markdown, render
 from moeprobe.report.results import SCHEMAS, load_result, part_of
+from moeprobe.report.results.changed import _RESCUE, _SWAPS
 
 
 def document(made: Path, name: str) -> dict[str, Any]:
@@ -43,7 +45,42 @@ def test_behaviour_shows_counts_prompts_and_both_texts(made: Path) -> None:
     assert "crimson" not in sufficiency.prompt
     assert knockout.judged == "score before 1.00, after 0.00"
     rows = {row[0]: row for row in part.tables[0].rows}
-    assert rows["placebo sufficiency"][2:5] == ["3", "0", "0"]
+    assert rows["placebo sufficiency"][2:6] == ["0 of 3", "0 of 3", "leaves the gap as it is", "0"]
+    assert rows["necessity"][2:6] == ["3 of 3", "0 of 3", "closes the whole gap", "\u2212100"]
+    assert rows["sufficiency"][2:6] == ["0 of 3", "3 of 3", "closes the whole gap", "+100"]
+    assert rows["necessity"][6].startswith("[\u2212100, ")
+    assert ("The gap", "shown in 3 of 3 answers to the sensitive prompts and 0 of 3 to the controls, unedited: 100 "
+            "points apart") in part.facts  # fmt: skip
+
+
+def test_a_change_stands_as_it_is_and_in_words(made: Path) -> None:
+    part = part_of(document(made, "behaviour"))
+    assert "That closes the whole gap: a change of \u2212100 points [\u2212100, " in part.sentences[0]
+    assert "That closes the whole gap: a change of +100 points [" in part.sentences[1]
+    rescued = part_of(document(made, "rescue"))
+    assert any(
+        said.startswith("Beyond noise: shown in 3 of 3 answers with the rescue and in ") for said in rescued.sentences
+    )
+    assert {one[0] for one in part.tables[0].rows} >= {name.replace("_", " ") for name in FALLING}
+
+
+@pytest.mark.parametrize(
+    ("points", "percent", "said"),
+    [(83.3, 87.0, "closes 87 % of the gap"), (83.3, 111.1, "closes the whole gap and more (111 %)"),
+     (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"), 
+     (0.0, 0.0, "leaves the gap as it is"),
+     (0.0, None, "leaves the gap as it is"), (4.0, None, "no gap to compare it with")],
+)  # fmt: skip
+def test_what_a_change_does_to_the_gap(points: float, percent: float | None, said: str) -> None:
+    assert to_the_gap(points, percent) == said
+
+
+def test_the_change_of_an_arm_has_its_own_sign() -> None:
+    assert as_it_is("necessity", 83.0, [58.0, 96.0]) == (-83.0, (-96.0, -58.0))
+    assert as_it_is("sufficiency", 79.0, [53.0, 93.0]) == (79.0, (53.0, 93.0))
+    assert {name for name, (base, _) in _SWAPS.items() if base == "sensitive"} == FALLING
+    assert not {name for name, (base, _) in _RESCUE.items() if base == "sensitive"}
+    assert f"{as_it_is('knockout', 0.0, [-15.0, 15.0])[0]:+.0f}" == "+0"
 
 
 def test_texts_are_parted_where_they_part(made: Path) -> None:

@@ -92,7 +92,7 @@ def test_one_sided_verdicts_claim_one_side(verdict: str, phrase: str, never: str
 
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(FindingsError, match="proven beyond doubt"):
-        verdicts.verdict("proven beyond doubt")
+        verdicts.badge("proven beyond doubt", None)
 
 
 def test_doubts_follow_what_was_run() -> None:
@@ -143,7 +143,9 @@ def test_a_small_effect_is_called_a_part() -> None:
         row["interchange"][name] |= {"percent": 13.8, "ci": [11.0, 17.4]}
     assert "causes part of it here: replacing" in _said(findings, "L2.E5")
     assert "14 %" in _said(findings, "L2.E5")
-    assert words.in_short([row], VOICE) == "L2.E5 causes part of refusal in the prompts tested."
+    assert words.in_short([row], VOICE) == (
+        "L2.E5 causes part of refusal in the prompts tested (14\u00a0% [11, 17] and 14\u00a0% [11, 17] of the gap)."
+    )
     row["verdict"] = "necessary"
     assert "is needed for part of it here" in _said(findings, "L2.E5")
     row["interchange"]["necessity"]["ci"] = [60.0, 70.0]

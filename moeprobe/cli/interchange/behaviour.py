@@ -85,8 +85,8 @@ def rescue(model: str, as_json: bool, force: bool, **options: Any) -> None:
         _table(found.effects),
         "",
         *(
-            f"Rescue beyond {name.replace('_', ' ')}: {one.points:+.0f} points [{one.points_ci[0]:.0f}, "
-            f"{one.points_ci[1]:.0f}], McNemar p {one.p:.2g}."
+            f"Rescue beyond {name.replace('_', ' ')}: shown in {one.after} of {one.pairs} against {one.before}, "
+            f"{one.points:+.0f} points [{one.points_ci[0]:.0f}, {one.points_ci[1]:.0f}], McNemar p {one.p:.2g}."
             for name, one in found.beyond.items()
         ),
     ]
@@ -120,18 +120,14 @@ def _shown(bar: Any) -> Any:
 
 
 def _table(effects: "dict[str, Change]") -> str:
-    head = ("arm", "pairs", "before", "after", "points", "95 % CI", "% of gap", "McNemar p")
-    lines = [
-        (
-            name,
-            str(one.pairs),
-            str(one.before),
-            str(one.after),
-            f"{one.points:+.0f}",
-            f"[{one.points_ci[0]:.0f}, {one.points_ci[1]:.0f}]",
-            "-" if one.percent is None else f"{one.percent:.0f}",
-            f"{one.p:.2g}",
-        )
-        for name, one in effects.items()
-    ]
+    """The change of each arm as it is (a minus sign: fewer answers show the behaviour) and what it did to the gap."""
+    from moeprobe.findings.changes import as_it_is, to_the_gap
+
+    head = ("arm", "shown before", "after", "change, points", "95 % CI", "what it does", "McNemar p")
+    lines = []
+    for name, one in effects.items():
+        change, (low, high) = as_it_is(name, one.points, one.points_ci)
+        counts = (f"{one.before} of {one.pairs}", f"{one.after} of {one.pairs}")
+        did = to_the_gap(one.points, one.percent)
+        lines.append((name, *counts, f"{change:+.0f}", f"[{low:.0f}, {high:.0f}]", did, f"{one.p:.2g}"))
     return table(head, lines)

@@ -92,7 +92,7 @@ def test(findings: Path | None, out: Path | None, as_json: bool, force: bool, **
     if as_json:
         click.echo(json.dumps(outcome.to_json() if document is None else document.to_json(), indent=1))
         return
-    click.echo(summary(outcome, selection))
+    click.echo(summary(outcome, selection, document))
     more = (
         f" Next: moeprobe report {target} -o report.html"
         if document is not None
@@ -228,8 +228,9 @@ def _finished(target: Path | None) -> None:
         journal.unlink(missing_ok=True)
 
 
-def summary(outcome: "Outcome", selection: "PairSelection") -> str:
-    """The outcome as text for the terminal."""
+def summary(outcome: "Outcome", selection: "PairSelection", document: "Findings | None" = None) -> str:
+    """The outcome as text for the terminal, with the verdicts of the findings it was entered into."""
+    associations = _associations(document)
     head = ("site", "necessity %", "95 % CI", "minus placebo", "sufficiency %", "95 % CI", "minus placebo",
             "knock-out %", "price", "as much", "result")  # fmt: skip
     lines = []
@@ -244,7 +245,9 @@ def summary(outcome: "Outcome", selection: "PairSelection") -> str:
             ]
         knockout = f"{effect['knockout']['percent']:.1f}" if "knockout" in effect else "-"
         paid = f"{effect['price']['kl']:.2g}" if effect["price"] is not None else "-"
-        lines.append((site.name, *numbers, knockout, paid, _compared(effect), _words(effect)))
+        lines.append(
+            (site.name, *numbers, knockout, paid, _compared(effect), _words(effect, associations.get(str(site))))
+        )
     gap = outcome.run["gap"]
     left = f" {len(selection.left_out)} pairs did not split and were left out." if selection.left_out else ""
     low, high = gap["ci"]
@@ -291,16 +294,24 @@ def _compared(effect: dict[str, Any]) -> str:
     return f"{ranks[0]['above']}, {ranks[1]['above']} of {ranks[0]['sites']}"
 
 
-def _words(effect: dict[str, Any]) -> str:
+def _associations(document: "Findings | None") -> dict[str, str]:
+    """By expert, of the question that the last run was on."""
+    if document is None:
+        return {}
+    return {row["site"]: row["association"] for row in document.rows_of(document.interchange[-1]["probe"])}
+
+
+def _words(effect: dict[str, Any], association: str | None) -> str:
+    """The verdict as the report has it, and what stands behind one that names no cause."""
+    from moeprobe.findings import verdict
+    from moeprobe.findings.verdicts import said
+
+    words = said(verdict(association or "untestable", effect), effect)
     if not effect["enough_pairs"]:
-        return "too few pairs for a verdict"
-    words = [word for word, name in (("necessary", "necessary"), ("sufficient", "sufficient")) if effect[name]]
-    if words:
-        return " and ".join(words)
-    against = f"; opposes ({', '.join(effect['opposes'])})" if effect["opposes"] else ""
+        return f"{words}: too few pairs for a verdict"
     if effect["exactly_zero"]:
-        return "nothing changed at all"
-    return ("underpowered" if effect["undecided"] else "neither") + against
+        return f"{words}: nothing changed at all"
+    return words + (f"; opposes ({', '.join(effect['opposes'])})" if effect["opposes"] else "")
 
 
 def _interval(interval: list[float]) -> str:

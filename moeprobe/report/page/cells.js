@@ -68,6 +68,8 @@ class Cells {
 
   id(cell) { return `${this.key}-${this.site(cell).replace(".", "")}`; }
 
+  extent(cell) { return this.raw.extents[cell] ?? ""; }
+
   remark(cell) {
     const number = this.remarks[cell];
     return number ? this.raw.remarks[number - 1] : "";
@@ -120,14 +122,14 @@ const figures = {
   },
 };
 
-// A badge of a verdict: its sign and its name, as text.
-function badge(code) {
+// A badge of a verdict: its sign, its name and how much it is about, as text.
+function badge(code, extent) {
   const [label, css, sign] = data.verdicts[code];
   const made = document.createElement("span");
   made.className = "badge v-" + css;
   const mark = document.createElement("span");
   mark.setAttribute("aria-hidden", "true");
   mark.textContent = sign;
-  made.append(mark, " " + label);
+  made.append(mark, ` ${label} ${extent}`.trimEnd());
   return made;
 }

@@ -221,7 +221,7 @@
     if (map.verdict[cell] === NO_ROW) return `${name}: no data.`;
     const number = (column) => map.column(column)[cell];
     const q = Number.isNaN(number("q")) ? "not tested" : "q " + figures.chance(number("q"));
-    const parts = [`${name}: ${data.verdicts[map.verdict[cell]][0]}. Chosen for ${figures.share(number("S1"))} of the tokens ` +
+    const parts = [`${name}: ${`${data.verdicts[map.verdict[cell]][0]} ${map.extent(cell)}`.trimEnd()}. Chosen for ${figures.share(number("S1"))} of the tokens ` +
       `${map.words.one}, ${figures.share(number("S0"))} ${map.words.other}; ${map.words.gap} ${points(number("rate_difference"))}; ${q}.`];
     const shown = MEASURES[measure];
     if (shown.column && !["d", "q", "N", "F"].includes(measure)) {

@@ -141,7 +141,7 @@ const lines = {}; // what a line says and what is saved of it
       head.textContent = cells.site(cell);
       const verdict = document.createElement("td");
       verdict.className = "left verdict";
-      verdict.append(badge(cells.verdict[cell]));
+      verdict.append(badge(cells.verdict[cell], cells.extent(cell)));
       const remark = cells.remark(cell);
       if (remark) {
         const said = document.createElement("span");

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moeprobe.findings.causes import CAUSAL_EFFECTS
+from moeprobe.findings.verdicts import in_words
 from moeprobe.report.paper.heading import heading
 from moeprobe.report.table import order
 
@@ -30,7 +31,7 @@ def effects_figure(findings: Json, run: Json, rows: Sequence[Json]) -> "Figure":
         axes.axvline(run["minimum_effect"], color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         axes.set_xlabel("percent of the gap (95 %)")
         axes.set_title(name)
-    panels[0].set_yticks(range(len(tested)), [f"{site}: {verdict}" for site, verdict, _ in tested])
+    panels[0].set_yticks(range(len(tested)), [f"{site}: {in_words(verdict)}" for site, verdict, _ in tested])
     panels[0].invert_yaxis()
     figure.suptitle(f"{heading(run['probe'], findings)}, {run['pairs']} pairs", x=0.01, ha="left", fontsize=9)
     return figure

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
+from moeprobe.findings.changes import as_it_is, to_the_gap
 from moeprobe.findings.checks import check_ends, check_texts, check_unit, is_number
 from moeprobe.probes.probe import THRESHOLD
 from moeprobe.report import figures
@@ -45,7 +46,7 @@ def rescue_part(fields: Fields) -> Part:
         FindingsError: as `behaviour_part`.
     """
     beyond = [
-        f"Beyond {name.replace('_', ' ')}: {_points(one)}." for name, one in _effects(fields, "beyond", _RESCUE).items()
+        f"Beyond {name.replace('_', ' ')}: {_beyond(one)}." for name, one in _effects(fields, "beyond", _RESCUE).items()
     ]
     site = fields.optional_text("random_sites") or "none: nothing else runs and writes"
     title = f"What is written when {fields.text('sites')} is put into other runs"
@@ -60,7 +61,7 @@ def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: lis
         title=title,
         model=str(fields.section("model").get("id", "a model")),
         sentences=[*(_sentence(name, effects[name], probe, arms) for name in TEXTS if name in effects), *more],
-        facts=[("Pairs of prompts", f"{len(names):,}"), ("Judged by", f"the probe {probe}"), *facts],
+        facts=[("Pairs of prompts", f"{len(names):,}"), ("Judged by", f"the probe {probe}"), *_gap(answers), *facts],
         tables=[_table(effects, arms)],
         texts=_texts(names, answers, fields, arms),
         cautions=[
@@ -110,8 +111,7 @@ def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str
     """The counts of an arm must follow from the scores that stand beside the texts."""
     if name not in answers or base not in answers:
         raise FindingsError(f"{effect.where}: there are no answers of {name!r} and of {base!r} to compare.")
-    both = [(one, two) for one, two in zip(answers[base].scores, answers[name].scores, strict=True)
-            if one is not None and two is not None]  # fmt: skip
+    both = _judged(answers[base], answers[name])
     found = (len(both), *(sum(pair[side] >= THRESHOLD for pair in both) for side in (0, 1)))
     if found != tuple(effect.integer(key) for key in ("pairs", "before", "after")):
         raise FindingsError(f"{effect.where}: the counts do not follow from the scores.")
@@ -122,35 +122,70 @@ def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str
         raise FindingsError(f"{effect.where}: the points do not follow from the scores.")
 
 
+def _gap(answers: dict[str, "_Arm"]) -> list[tuple[str, str]]:
+    """How far the answers to the two prompts of a pair lie apart, unedited; nothing where they are not there."""
+    for first, second in (("sensitive", "control"), ("donor", "recipient")):
+        if first in answers and second in answers:
+            both = _judged(answers[first], answers[second])
+            with_it, without = (sum(pair[side] >= THRESHOLD for pair in both) for side in (0, 1))
+            apart = figures.number(100 * (with_it - without) / max(1, len(both)), 0)
+            said = (
+                f"shown in {with_it} of {len(both)} answers to the sensitive prompts and {without} of {len(both)} to "
+            )
+            return [("The gap", f"{said}the controls, unedited: {apart} points apart")]
+    return []
+
+
+def _judged(first: "_Arm", second: "_Arm") -> list[tuple[float, float]]:
+    """The scores of both arms where the probe abstained in neither."""
+    return [(one, two) for one, two in zip(first.scores, second.scores, strict=True)
+            if one is not None and two is not None]  # fmt: skip
+
+
 def _sentence(name: str, effect: Fields, probe: str, arms: Arms) -> str:
     pairs, before, after = (effect.integer(key) for key in ("pairs", "before", "after"))
+    change, ends = _as_it_is(name, effect)
     return (
-        f"{name.capitalize()}: {probe} in {before} of {pairs} answers before and {after} after "
-        f"({arms[name][1]}): {_points(effect)}."
+        f"{name.capitalize()}: {probe} in {before} of {pairs} answers before and {after} after ({arms[name][1]}). That "
+        f"{_to_the_gap(effect)}: a change of {change} points {ends}, exact McNemar p "
+        f"{figures.chance(effect.number('p'))}."
     )
 
 
-def _points(effect: Fields) -> str:
+def _beyond(effect: Fields) -> str:
+    """The rescue against one of its controls; here a rise is a rise."""
+    pairs, before, after = (effect.integer(key) for key in ("pairs", "before", "after"))
+    change, ends = _as_it_is("rescue", effect)
     return (
-        f"{figures.number(effect.number('points'), 0, sign=True)} points "
-        f"{figures.interval(effect.items('points_ci'), digits=0)}, "
-        f"exact McNemar p {figures.chance(effect.number('p'))}"
+        f"shown in {after} of {pairs} answers with the rescue and in {before} with that, {change} points {ends}, exact "
+        f"McNemar p {figures.chance(effect.number('p'))}"
     )
+
+
+def _as_it_is(name: str, effect: Fields) -> tuple[str, str]:
+    change, ends = as_it_is(name, effect.number("points"), effect.items("points_ci"))
+    return figures.number(change, 0, sign=True), figures.interval(ends, digits=0)
+
+
+def _to_the_gap(effect: Fields) -> str:
+    words = to_the_gap(effect.number("points"), effect.optional_number("percent"))
+    return words.replace(" %", f"{figures.NBSP}%").replace("no gap", "has no gap")
 
 
 def _table(effects: dict[str, Fields], arms: Arms) -> Table:
     rows = []
     for name, effect in effects.items():
-        before, after = effect.integer("before"), effect.integer("after")
-        percent = effect.optional_number("percent")
+        pairs, before, after = (effect.integer(key) for key in ("pairs", "before", "after"))
         rows.append(
-            [name.replace("_", " "), arms[name][1], f"{effect.integer('pairs'):,}", f"{before:,}",
-             f"{after:,}", figures.number(effect.number("points"), 0, sign=True),
-             figures.interval(effect.items("points_ci"), digits=0), figures.percent(percent),
-             figures.chance(effect.number("p"))]
+            [name.replace("_", " "), arms[name][1], f"{before:,} of {pairs:,}", f"{after:,} of {pairs:,}",
+             _to_the_gap(effect), *_as_it_is(name, effect), figures.chance(effect.number("p"))]
         )  # fmt: skip
-    head = ["arm", "what was done", "pairs", "shown before", "shown after", "points", "95 %", "of the gap", "p"]
-    return Table("How often the behaviour appears; points are positive in the direction of the gap.", head, rows)
+    head = ["arm", "what was done", "shown before", "shown after", "what it does", "change, points", "95 %", "p"]
+    caption = (
+        "How often the behaviour appears. The change is that of the share of answers that show it: with a minus sign "
+        "it fell. The gap is closed by a fall after sensitive prompts and by a rise after controls."
+    )
+    return Table(caption, head, rows)
 
 
 def _texts(
