@@ -141,11 +141,8 @@ def _check_bar(name: str, quality: "Quality", given: "Given | None", least: floa
             f"Probe {name}: {given.known} of the labels given are texts that the probe brings itself, so they are no "
             "test of it. Take them out of the file, or leave out --min-balanced-accuracy."
         )
-    if given is not None and given.by_itself:
-        raise ProbeError(
-            f"Probe {name} drew the windows of the labels given itself, so they do not tell its balanced accuracy. "
-            "Give labels of texts that were drawn without it, or leave out --min-balanced-accuracy."
-        )
+    if given is not None:
+        given.check_drawn_without(name, "--min-balanced-accuracy")
     value = quality.balanced_accuracy.value
     if value is None or value < least:
         said = "cannot be measured" if value is None else f"is {value:.3f}"

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ RESPONSES = ("S", "W", "Q", "probability", "logit", "norm")
 
 if TYPE_CHECKING:
     from moeprobe.findings import Findings
+    from moeprobe.probes import CheckedProbe
     from moeprobe.trace import Trace
 
 
@@ -39,6 +41,11 @@ def _number(_: click.Context, parameter: click.Parameter, value: str) -> int | N
 @click.option(
     "--labels", "label_file", type=click.Path(path_type=Path), metavar="FILE",
     help="Compare by labels of people, models or other tools: JSONL, or an inspect_ai log (docs/labels.md).",
+)  # fmt: skip
+@click.option(
+    "--checked-on", "checked_on", multiple=True, metavar="[PROBE=]FILE",
+    help="With --probe: measure the probe on this labelled text (as `probes check --labels`) instead of its own "
+    "examples; with several probes say which; may be repeated.",
 )  # fmt: skip
 @click.option("--scorer", metavar="NAME", help="With an inspect_ai log: whose scores are the labels.")
 @click.option("--name", metavar="NAME", help="With --labels: what the question is called [default: FILE's name]")
@@ -109,16 +116,20 @@ def correlate(run: Path, probes: tuple[str, ...], out: Path | None, as_json: boo
     holds the scores of the others fixed.
     What is found is an association; `moeprobe interchange` tests whether it is a cause.
     """
+    from moeprobe.probes import load_probe
     from moeprobe.trace import load_trace
 
     check_asked(probes, options)
+    judges = [load_probe(name) for name in probes]
+    options["checked_on"] = files_of(options["checked_on"], dict(zip(probes, judges, strict=True)))
     if not as_json:
         place = run.resolve()
         out = out or Path(os.path.relpath(place.with_name(place.name.removesuffix(".trace") + ".findings.json")))
     if out is not None:
-        check_output(out, force=force, inputs=[run, *([options["label_file"]] if options["label_file"] else [])])
+        labels = [options["label_file"]] if options["label_file"] else []
+        check_output(out, force=force, inputs=[run, *labels, *options["checked_on"].values()])
     trace = load_trace(run)
-    findings = ask(trace, probes, out, **options)
+    findings = ask(trace, judges, out, **options)
     findings.commands.append(command_line())
     if out is not None:
         findings.write(out, force=force)
@@ -140,13 +151,42 @@ def check_asked(probes: tuple[str, ...], options: dict[str, Any]) -> None:
         raise click.UsageError("Give one of --probe NAME (one or more), --by label and --labels FILE.")
     if options["label_file"] is None and (options["scorer"] or options["name"]):
         raise click.UsageError("--scorer and --name go with --labels FILE.")
+    if options["checked_on"] and not probes:
+        raise click.UsageError("--checked-on goes with --probe: it says how good a probe is.")
 
 
-def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: Any) -> "Findings":
+def files_of(given: Sequence[str], judges: "Mapping[str, CheckedProbe]") -> dict[str, Path]:
+    """Name of a probe -> the file that it is checked on.
+
+    Args:
+        given: "FILE", or "PROBE=FILE" with the probe's name or what it was asked by.
+        judges: what each probe was asked by -> the probe.
+
+    Raises:
+        click.UsageError: it is not clear whose file one is, no such probe was asked, or a probe has two files.
+    """
+    names = {one: judge.name for one, judge in judges.items()} | {judge.name: judge.name for judge in judges.values()}
+    asked = ", ".join(dict.fromkeys(judge.name for judge in judges.values()))
+    found: dict[str, Path] = {}
+    for one in given:
+        # the longest: a probe's settings hold a "=", too
+        spec = max((spec for spec in names if one.startswith(f"{spec}=")), key=len, default="")
+        file = one.removeprefix(f"{spec}=") if spec else one
+        if not spec and "=" in one and not os.path.exists(one):  # noqa: PTH110 - a name that is too long is no file, and no error
+            raise click.UsageError(f"--checked-on {one}: there is no such file, and no such probe is asked ({asked}).")
+        if not spec and len(judges) > 1:
+            raise click.UsageError(f"--checked-on {one}: which probe is it for ({asked})? Write PROBE={one}.")
+        name = names[spec] if spec else next(iter(names.values()))
+        if name in found:
+            raise click.UsageError(f"--checked-on: two files for {name}. Put their lines into one.")
+        found[name] = Path(file)
+    return found
+
+
+def ask(trace: "Trace", judges: "Sequence[CheckedProbe]", out: Path | None, **options: Any) -> "Findings":
     """Answer every question of the command line on one trace."""
     from moeprobe.correlate import correlate as answer
     from moeprobe.correlate import correlate_probes, findings_of
-    from moeprobe.probes import load_probe
 
     names = (
         "only", "segment", "alpha", "draws", "seed", "design", "response", "blocks", "covariates", "confirm",
@@ -163,10 +203,9 @@ def ask(trace: "Trace", probes: tuple[str, ...], out: Path | None, **options: An
         named = {name: options[name] for name in ("name", "positive", "negative")}
         labels = read_labels_of(options["label_file"], options["scorer"])
         return findings_of(trace, [answer(trace, labels=labels, **named, **common)], beside=out)
-    judges = [load_probe(name) for name in probes]
     if len({judge.name for judge in judges}) < len(judges):
         raise MoeprobeError("Two probes have the same name; ask about them in separate runs.")
-    return findings_of(trace, correlate_probes(trace, judges, **common), beside=out)
+    return findings_of(trace, correlate_probes(trace, judges, checked_on=options["checked_on"], **common), beside=out)
 
 
 def summary(findings: "Findings", question: dict[str, Any], top: int) -> str:

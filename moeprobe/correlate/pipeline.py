@@ -1,7 +1,8 @@
 """From a trace and questions to rows: groups, design, counts, tests, examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from moeprobe.gathering.inputs import TraceLike
 from moeprobe.gathering.judged import JudgedTrace
 from moeprobe.gathering.strata import STRATA, lay_out
 from moeprobe.probes import Probe
+from moeprobe.probes.measured import Measured, measured_on_labels
 
 Json = dict[str, Any]
 Answer = tuple[Json, list[Json], list[str]]
@@ -87,6 +89,7 @@ def correlate(
     negative: str | None = None,
     only: str | None = None,
     others: Sequence[Probe] = (),
+    checked_on: str | Path | None = None,
     **options: Any,
 ) -> Answer:
     """Which experts go with a probe's score or with a label: the default pipeline of docs/statistics.md.
@@ -100,6 +103,7 @@ def correlate(
         positive, negative: values of the label that make the two groups; see `groups.label_groups`.
         only: "KEY=VALUE": use only generations whose label or metadata has this value.
         others: further registers whose scores the partial column holds fixed.
+        checked_on: a file of labelled text (`read_labels`) that tells how good `probe` is; None: what the probe brings.
         **options: of `Options`:
             segment: which tokens are compared: "answer", "thinking", "prompt" (all of it), "user", "system".
             alpha: false discovery rate below which an expert counts as associated.
@@ -126,12 +130,16 @@ def correlate(
     Raises:
         StatsError: the groups cannot be made, one is empty, or an argument makes no sense.
         LabelError: the labels do not fit the trace.
-        ProbeError: the probe breaks its contract.
+        ProbeError: the probe breaks its contract, or cannot be measured on `checked_on` (`measured_on_labels`).
         TraceError: the trace is damaged.
     """
     chosen = Options(**options)
+    if checked_on is not None and probe is None:
+        raise StatsError("Only a probe can be checked on labels (--checked-on); here labels or numbers are compared.")
     if labels is None:
-        groups = _groups(trace, probe, by, positive, negative, only, chosen)
+        # measured before the probe reads the whole trace, so that a wrong file is told at once
+        measured = None if probe is None or checked_on is None else measured_on_labels(probe, checked_on)
+        groups = _groups(trace, probe, by, positive, negative, only, chosen, measured)
     elif probe is not None or by is not None:
         raise StatsError("Say what to compare: a probe (--probe), a label (--by label) or imported labels (--labels).")
     else:
@@ -143,19 +151,29 @@ def correlate(
 
 
 def correlate_probes(
-    trace: TraceLike, probes: Sequence[Probe], *, only: str | None = None, **options: Any
+    trace: TraceLike,
+    probes: Sequence[Probe],
+    *,
+    only: str | None = None,
+    checked_on: Mapping[str, str | Path] | None = None,
+    **options: Any,
 ) -> list[Answer]:
     """Ask several probes; each also gets a partial column that holds the scores of the others fixed.
 
     Args:
         trace, only, **options: as `correlate`.
         probes: at least one.
+        checked_on: name of a probe -> file of labelled text that tells how good it is.
 
     Raises:
-        StatsError, ProbeError, TraceError: as `correlate`.
+        StatsError, ProbeError, TraceError: as `correlate`; or `checked_on` names a probe that is not asked.
     """
-    chosen = Options(**options)
-    made = [_groups(trace, probe, None, None, None, only, chosen) for probe in probes]
+    chosen, files = Options(**options), dict(checked_on or {})
+    names = [probe.name for probe in probes]
+    if strange := sorted(set(files) - set(names)):
+        raise StatsError(f"A file was given to check {strange[0][:80]!r} on, which is not asked ({', '.join(names)}).")
+    measured = {probe.name: measured_on_labels(probe, files[probe.name]) for probe in probes if probe.name in files}
+    made = [_groups(trace, one, None, None, None, only, chosen, measured.get(one.name)) for one in probes]
     return [
         _answer(trace, groups, [other for other in made if other is not groups], chosen) for groups in made
     ]  # fmt: skip
@@ -279,6 +297,7 @@ def _groups(
     negative: str | None,
     only: str | None,
     options: Options,
+    measured: Measured | None,
 ) -> Groups:
     if not trace.generations:
         raise StatsError("The trace holds no generations. Record some with `moeprobe trace`.")
@@ -295,4 +314,4 @@ def _groups(
         raise StatsError("Say what to compare: either a probe (--probe) or a label (--by label), not both.")
     if positive is not None or negative is not None:
         raise StatsError("--positive and --negative name values of a label; with a probe the score decides.")
-    return probe_groups(trace.generations, probe, only=only, segments=segments_of(trace))
+    return probe_groups(trace.generations, probe, only=only, segments=segments_of(trace), measured=measured)

@@ -14,9 +14,9 @@ from moeprobe.errors import StatsError
 from moeprobe.gathering.inputs import GenerationLike
 from moeprobe.probes import Passage, Probe, Reading, Span, checked
 from moeprobe.probes.attenuation import attenuation
+from moeprobe.probes.measured import Measured, measured_on_own
 from moeprobe.probes.parameters import Scalar
 from moeprobe.probes.probe import THRESHOLD
-from moeprobe.probes.quality import Quality, best_quality, quality_json
 from moeprobe.prompts import label_text
 
 GUESSING = 0.5
@@ -68,7 +68,12 @@ class Groups:
 
 
 def probe_groups(
-    generations: Sequence[GenerationLike], probe: Probe, *, only: str | None = None, segments: Segments | None = None
+    generations: Sequence[GenerationLike],
+    probe: Probe,
+    *,
+    only: str | None = None,
+    segments: Segments | None = None,
+    measured: Measured | None = None,
 ) -> Groups:
     """Score every generation: positive from 0.5 on; where the probe abstains, left out.
 
@@ -77,6 +82,8 @@ def probe_groups(
         probe: the judge.
         only: "KEY=VALUE" to use only generations with this label or metadata value; the rest is not even read.
         segments: of each generation's text, as `segments_of` the trace gives them; None where they are not known.
+        measured: how good the probe is on a file of labels (`measured_on_labels`); None: it is measured on what it
+            brings.
 
     Raises:
         ProbeError: the probe breaks its contract.
@@ -100,7 +107,7 @@ def probe_groups(
             "Check that it is meant for such text, or choose another probe."
         )
     member = [LEFT_OUT if score is None else POSITIVE if score >= THRESHOLD else NEGATIVE for score in scores]
-    measured = best_quality(judge)
+    measured = measured or measured_on_own(judge)
     return Groups(
         member=np.array(member, dtype=np.int64),
         scores=scores,
@@ -112,7 +119,7 @@ def probe_groups(
         definition=judge.definition,
         positive=f"score >= {THRESHOLD}",
         negative=f"score < {THRESHOLD}",
-        quality=None if measured is None else quality_json(measured),
+        quality=None if measured is None else measured.to_json(),
         attenuation=_attenuation(measured, generations, member),
         abstained=abstained,
         notes=_warned(measured),
@@ -120,23 +127,26 @@ def probe_groups(
     )
 
 
-def _warned(measured: Quality | None) -> tuple[str, ...]:
-    """What a reader must know first of a probe that is not shown to sort better than a coin."""
+def _warned(measured: Measured | None) -> tuple[str, ...]:
+    """What a reader must know first: of a probe that is not shown to sort better than a coin, and of labels given."""
     if measured is None:
         return ()
-    value, low, high = (getattr(measured.balanced_accuracy, end) for end in ("value", "low", "high"))
+    value, low, high = (getattr(measured.quality.balanced_accuracy, end) for end in ("value", "low", "high"))
     if low is None or high is None:
-        return ()
+        return measured.notes
     figure = f"balanced accuracy {value:.2f} [{low:.2f}, {high:.2f}] on {measured.on}"
     if high < GUESSING:
-        return (f"The probe sorts worse than guessing ({figure}): its sides may be swapped. Nothing below holds then.",)
+        return (
+            f"The probe sorts worse than guessing ({figure}): its sides may be swapped. Nothing below holds then.",
+            *measured.notes,
+        )
     if low <= GUESSING:
-        return (f"The probe is not shown to sort better than guessing ({figure}).",)
-    return ()
+        return (f"The probe is not shown to sort better than guessing ({figure}).", *measured.notes)
+    return measured.notes
 
 
 def _attenuation(
-    measured: Quality | None, generations: Sequence[GenerationLike], member: Sequence[int]
+    measured: Measured | None, generations: Sequence[GenerationLike], member: Sequence[int]
 ) -> dict[str, Any] | None:
     """What the probe's mistakes leave of a difference between the groups it made; None where that is not known."""
     if measured is None:
@@ -144,7 +154,8 @@ def _attenuation(
     answered = [
         (code == POSITIVE, one.prompt_id) for one, code in zip(generations, member, strict=True) if code != LEFT_OUT
     ]
-    found = attenuation(measured, [called for called, _ in answered], [prompt for _, prompt in answered])
+    called, prompts = [one for one, _ in answered], [prompt for _, prompt in answered]
+    found = attenuation(measured.quality, called, prompts, measured.on)
     return None if found is None else found.to_json()
 
 

@@ -1,11 +1,15 @@
 """What the findings file says of a probe's quality: checks when it is read."""
 
+import re
+
 from moeprobe.errors import FindingsError
 from moeprobe.fields import Fields
 from moeprobe.findings.checks import check_choice, check_ends, check_unit
 
-ON = ("its own examples", "held-out examples", "held-out examples, read again", "cross-validation", "the labels given")
+GIVEN = "the labels given"
+ON = ("its own examples", "held-out examples", "held-out examples, read again", "cross-validation", GIVEN)
 RATES = ("balanced_accuracy", "precision", "recall", "specificity", "f1", "auc")
+_SOURCE = ("labels", "digest", "left_out")
 _ROUNDING = 1e-9
 
 
@@ -38,6 +42,7 @@ def check_quality(question: Fields) -> None:
 def _check_rates(quality: Fields) -> None:
     check_choice(quality, "on", ON)
     quality.integer("examples")
+    _check_source(quality)
     values = {key: _check_rate(quality, key, empty=True) for key in RATES}
     balanced, recall, specificity = (values[key] for key in ("balanced_accuracy", "recall", "specificity"))
     if recall is None or specificity is None:
@@ -46,6 +51,21 @@ def _check_rates(quality: Fields) -> None:
         agrees = balanced is not None and abs(balanced - (recall + specificity) / 2) <= _ROUNDING
     if not agrees:
         raise FindingsError(f"{quality.where}: balanced_accuracy is not the mean of recall and specificity.")
+
+
+def _check_source(quality: Fields) -> None:
+    """Which file the labels were given in; findings made before this was recorded do not say."""
+    there = [key for key in _SOURCE if key in quality.data]
+    if not there:
+        return
+    if len(there) < len(_SOURCE) or quality.data["on"] != GIVEN:
+        raise FindingsError(
+            f"{quality.where}: 'labels', 'digest' and 'left_out' stand together, where 'on' is {GIVEN!r}."
+        )
+    quality.text("labels")
+    quality.integer("left_out")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", quality.text("digest")):
+        raise FindingsError(f"{quality.where}: 'digest' must be \"sha256:\" and 64 hexadecimal digits.")
 
 
 def _check_rate(fields: Fields, key: str, *, empty: bool = False) -> float | None:

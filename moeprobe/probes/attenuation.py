@@ -43,7 +43,9 @@ class Attenuation:
         return {**parts, "basis": self.basis}
 
 
-def attenuation(quality: Quality, called: Sequence[bool], prompts: Sequence[str] = ()) -> Attenuation | None:
+def attenuation(
+    quality: Quality, called: Sequence[bool], prompts: Sequence[str] = (), on: str | None = None
+) -> Attenuation | None:
     """Estimate how much of a true difference between positive and negative generations is left.
 
     A probe with sensitivity Se and specificity Sp calls the share p of the generations positive. The true share is
@@ -57,6 +59,7 @@ def attenuation(quality: Quality, called: Sequence[bool], prompts: Sequence[str]
         quality: where Se and Sp were measured; counts shrink where texts share prompts.
         called: (generations,) what the probe said of each that it answered.
         prompts: (generations,) their prompts, where several may share one.
+        on: what `quality` was measured on, for `basis`; None: as `quality.on` says.
 
     Returns:
         None where nothing can be said: no text of one kind was answered, or the probe is no better than guessing.
@@ -70,7 +73,9 @@ def attenuation(quality: Quality, called: Sequence[bool], prompts: Sequence[str]
     drawn = [rng.beta(*_halves(one), DRAWS) for one in shares]
     share, factor = _follows(*(np.array([one.value], dtype=np.float64) for one in shares))
     true_shares, factors = _follows(*drawn)
-    return Attenuation(_rate(float(factor[0]), factors), _rate(float(share[0]), true_shares), _basis(quality))
+    return Attenuation(
+        _rate(float(factor[0]), factors), _rate(float(share[0]), true_shares), _basis(quality, on or quality.on)
+    )
 
 
 def _halves(rate: Rate) -> tuple[float, float]:
@@ -99,9 +104,9 @@ def _rate(value: float, draws: NDArray[np.float64]) -> Rate:
     return Rate(value, min(low, value), max(high, value))
 
 
-def _basis(quality: Quality) -> str:
+def _basis(quality: Quality, on: str) -> str:
     return (
-        f"sensitivity {quality.recall.value:.2f} and specificity {quality.specificity.value:.2f} on {quality.on} "
+        f"sensitivity {quality.recall.value:.2f} and specificity {quality.specificity.value:.2f} on {on} "
         f"({quality.examples}){_KIND.get(quality.on, '')}; assumes that these are like the generations of the trace, "
         "and that which generations the probe gets wrong has nothing to do with their routing"
     )

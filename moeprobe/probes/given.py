@@ -1,13 +1,15 @@
 """Labels given to measure a probe by: what may be said of it depends on how their texts were chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moeprobe.errors import ProbeError
-from moeprobe.fields import json_lines
+from moeprobe.fields import Fields, json_lines
+from moeprobe.probes.composing import ComposedProbe
 from moeprobe.probes.contract import CheckedProbe
-from moeprobe.probes.labels import read_labels
+from moeprobe.probes.labels import labelled
+from moeprobe.probes.outputs import OutputProbe
 from moeprobe.probes.probe import Example
 from moeprobe.probes.quality import Quality, Trial
 from moeprobe.probes.rates import NOTHING
@@ -24,6 +26,7 @@ class Given:
             also answers to prompts that it was trained on.
         drawn_by: what drew the texts, as `sampled_by` names it, in order.
         by_itself: the probe drew some of the texts.
+        by_part: a probe that it is made of drew some, or the one that it is an output of.
         notes: what a reader must know, in sentences.
     """
 
@@ -31,7 +34,21 @@ class Given:
     known: int
     drawn_by: tuple[str, ...]
     by_itself: bool
+    by_part: bool
     notes: tuple[str, ...]
+
+    def check_drawn_without(self, name: str, option: str) -> None:
+        """Refuse texts that were chosen by the probe's own answers for `option`, which needs recall and specificity.
+
+        Raises:
+            ProbeError: the probe, or a part of it, drew some of the texts.
+        """
+        if self.by_itself or self.by_part:
+            whose = "itself" if self.by_itself else f"by a part of its own ({', '.join(self.drawn_by)})"
+            raise ProbeError(
+                f"Probe {name} drew the windows of the labels given {whose}, so they do not tell its balanced "
+                f"accuracy. Give labels of texts that were drawn without it, or leave out {option}."
+            )
 
 
 def given_labels(judge: CheckedProbe, path: Path) -> Given:
@@ -40,11 +57,12 @@ def given_labels(judge: CheckedProbe, path: Path) -> Given:
     Raises:
         ProbeError: as `read_labels`; or the labels are of one kind, before anything is left out.
     """
-    examples = read_labels(path)
+    lines = list(json_lines(path, ProbeError))  # once: what was drawn by the probe is not to be missed in a pipe
+    examples = labelled(lines, path)
     if len({one.label for one in examples}) < 2:
         raise ProbeError(f"{path}: all labels are {examples[0].label}. To measure a probe there must be some of both.")
     unseen = _unseen(judge, examples)
-    drawn_by = _drawn_by(path)
+    drawn_by = _drawn_by(lines)
     by_itself = f"probe {judge.name}" in drawn_by
     known = len(examples) - len(unseen)
     usable = len({one.label for one in unseen}) == 2
@@ -53,6 +71,7 @@ def given_labels(judge: CheckedProbe, path: Path) -> Given:
         known=known,
         drawn_by=drawn_by,
         by_itself=by_itself,
+        by_part=any(f"probe {one.name}" in drawn_by for one in _made_of(judge) if one.name != judge.name),
         notes=_notes(known, len(examples), usable, drawn_by, by_itself),
     )
 
@@ -71,10 +90,11 @@ def of_own_draw(quality: Quality) -> Quality:
 
 
 def _unseen(judge: CheckedProbe, examples: Sequence[Example]) -> list[Example]:
-    """Those that are not near-copies of the probe's own and held-out texts."""
-    brought = [*judge.examples(), *judge.held_out()]
+    """Those that are not near-copies of the own and held-out texts of the probe and of those that it is made of."""
+    makers = list(_made_of(judge))
+    brought = [text for one in makers for text in (*one.examples(), *one.held_out())]
     every = [*brought, *examples]
-    if not callable(getattr(judge.inner, "cross_validated", None)):
+    if not any(callable(getattr(one.inner, "cross_validated", None)) for one in makers):
         # a rule knows no prompt by heart; what was fitted may know its topic
         every = [Example(one.text, one.label) for one in every]
     groups = example_groups(every).tolist()
@@ -82,8 +102,21 @@ def _unseen(judge: CheckedProbe, examples: Sequence[Example]) -> list[Example]:
     return [one for one, group in zip(examples, groups[len(brought) :], strict=True) if group not in taken]
 
 
-def _drawn_by(path: Path) -> tuple[str, ...]:
-    found = (fields.data.get("sampled_by") for fields in json_lines(path, ProbeError))
+def _made_of(judge: CheckedProbe) -> Iterator[CheckedProbe]:
+    """The probe, the parts of a composed one, and what an output is an output of; these, too, with theirs."""
+    yield judge
+    inner = judge.inner
+    parts: list[CheckedProbe] = []
+    if isinstance(inner, ComposedProbe):
+        parts = [*inner.parts, *([inner.place] if isinstance(inner.place, CheckedProbe) else [])]
+    elif isinstance(inner, OutputProbe):
+        parts = [inner.whole]
+    for one in parts:
+        yield from _made_of(one)
+
+
+def _drawn_by(lines: Sequence[Fields]) -> tuple[str, ...]:
+    found = (fields.data.get("sampled_by") for fields in lines)
     return tuple(sorted({one for one in found if isinstance(one, str) and one}))
 
 

@@ -1,5 +1,6 @@
 """Labelled examples from JSON Lines: an object a line: `text`, `label` 0 or 1, optional `prompt`, `note`, `outputs`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from moeprobe.errors import ProbeError
@@ -18,7 +19,16 @@ def read_labels(path: Path) -> list[Example]:
     Raises:
         ProbeError: the file cannot be read, holds no example, or a line is malformed; the message names file and line.
     """
-    found = [_example(fields) for fields in json_lines(path, ProbeError)]
+    return labelled(json_lines(path, ProbeError), path)
+
+
+def labelled(lines: Iterable[Fields], path: Path) -> list[Example]:
+    """The same from lines of `path` that were read already.
+
+    Raises:
+        ProbeError: as `read_labels`.
+    """
+    found = [_example(fields) for fields in lines]
     examples = [one for one in found if one is not None]
     if not examples:
         raise ProbeError(f"{path} holds no examples. Write one JSON object a line with text and label.")

@@ -189,6 +189,10 @@ def measured_on(quality: Json) -> str:
         return f"{said} written before its rule, which was changed after they were read"
     if quality["on"] == "held-out examples":
         return f"{figures.count(number, 'labelled example')} that it was not made on"
+    if quality.get("labels") is not None:
+        left_out = int(quality["left_out"])
+        known = f", without {figures.count(left_out, 'text')} that it brings itself" if left_out else ""
+        return f"{figures.count(number, 'text')} labelled in {quality['labels']}{known}"
     return f"{figures.count(number, 'labelled example')} ({quality['on']})"
 
 

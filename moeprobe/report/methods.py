@@ -77,9 +77,12 @@ def _recording(findings: Json, asked: Json, voice: Voice) -> list[Said]:
     said = f"Text was judged by the probe {asked['name']} (version {version}{f', set to {set_to}' if set_to else ''})"
     quality = asked["quality"]
     if quality is not None:
+        on, source = figures.count(int(quality["examples"]), "labelled example"), ""
+        if quality.get("labels") is not None:
+            on, source = limits.measured_on(quality), f"; SHA-256 of the file {quality['digest'][7:19]}..."
         said += (
-            f", which on {figures.count(int(quality['examples']), 'labelled example')} has a balanced accuracy of "
-            f"{limits.measured(quality['balanced_accuracy'])} (95 % interval)"
+            f", which on {on} has a balanced accuracy of {limits.measured(quality['balanced_accuracy'])} "
+            f"(95 % interval{source})"
         )
     return [*sentences, Said(f"{said}.")]
 

@@ -25,6 +25,7 @@ from moeprobe.report.confounds import doubts as confounded
 from moeprobe.report.evidence import Evidence, evidence_view
 from moeprobe.report.layers import Beside, beside
 from moeprobe.report.profile import Profile, profile
+from moeprobe.report.provenance import origin
 from moeprobe.report.reach import Limit
 from moeprobe.report.results import Part
 from moeprobe.report.voice import Voice, voice_of
@@ -116,7 +117,7 @@ def page_view(findings: Sequence[Json], *, text: bool, title: str | None) -> Pag
         clean = cleaned(tokens.for_page(raw, text=text))
         documents.append(clean)
         notes += clean["notes"]
-        provenance.append((clean["model"]["id"], _provenance(clean)))
+        provenance.append((clean["model"]["id"], origin(clean)))
         for index, asked in enumerate(clean["questions"]):
             key = f"m{number}q{index}"
             rows = [row for row in clean["rows"] if row["probe"] == asked["name"]]
@@ -346,41 +347,3 @@ def _layers(model: Json) -> str:
         f"{figures.count(int(model['num_hidden_layers']), 'layer')}, of which {len(numbers)} with experts ({which}): "
         f"{each}; {figures.count(total, 'expert')} in all"
     )
-
-
-def _provenance(findings: Json) -> list[tuple[str, str]]:
-    trace = findings["trace"]
-    lines = [
-        ("findings: schema", findings["schema"]),
-        ("findings: written", f"{findings['created']} by moeprobe {findings['moeprobe']}"),
-        ("trace: path", trace["path"]),
-        ("trace: digest", trace["digest"]),
-        ("trace: size", f"{int(trace['generations']):,} generations, {int(trace['rows']):,} rows (routed tokens)"),
-        *((f"command {number}", line) for number, line in enumerate(findings["commands"], 1)),
-        *_flat(trace["provenance"], ""),
-    ]
-    for asked in findings["questions"]:
-        lines.append((f"question: {asked['name']}", f"{asked['kind']}, version {asked['version'] or figures.NONE}"))
-        lines += _flat(asked.get("parameters") or {}, f"question: {asked['name']}: set to ")
-        grouping = asked.get("grouping") or {}  # `members` is as long as there are generations
-        lines += _flat(
-            {key: grouping[key] for key in grouping if key != "members"}, f"question: {asked['name']}: groups."
-        )
-    for index, run in enumerate(findings["interchange"], 1):
-        name = f"interchange {index}"
-        lines += [(f"{name}: seed", str(run["seed"])), (f"{name}: pairs", ", ".join(map(str, run["pair_ids"])))]
-        lines += _flat(run.get("pairs_from") or {}, f"{name}: pairs from: ")
-        for key in ("metric_options", "alignment_options", "engine"):
-            lines += _flat(run[key], f"{name}: {key.removesuffix('_options')}.")
-    return [(key, str(value)) for key, value in lines]
-
-
-def _flat(tree: Any, prefix: str) -> list[tuple[str, str]]:
-    """Turn nested objects into lines with dotted names."""
-    lines: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{key}.")
-        else:
-            lines.append((f"{prefix}{key}", figures.NONE if value is None else str(value)))
-    return lines

@@ -79,6 +79,30 @@ def test_what_does_not_hold_together_is_refused(path: tuple[str, ...], value: ob
         check(body)
 
 
+SOURCE = {"labels": "said.jsonl", "digest": "sha256:" + "0" * 64, "left_out": 2}
+
+
+def test_the_file_of_labels_stands_with_labels_given() -> None:
+    body = question()
+    body["quality"] |= {"on": "the labels given"}
+    check(body)  # findings made before the file was recorded
+    body["quality"] |= SOURCE
+    check(body)
+    for key in SOURCE:
+        lacking = copy.deepcopy(body)
+        del lacking["quality"][key]
+        with pytest.raises(FindingsError, match="stand together"):
+            check(lacking)
+    for key, value, said in (
+        ("labels", 3, "labels"), ("digest", "sha256:12", "64 hexadecimal digits"), ("left_out", -1, "left_out"),
+        ("on", "its own examples", "stand together"),
+    ):  # fmt: skip
+        wrong = copy.deepcopy(body)
+        wrong["quality"][key] = value
+        with pytest.raises(FindingsError, match=said):
+            check(wrong)
+
+
 @pytest.mark.parametrize("key", ["quality", "attenuation"])
 def test_nothing_is_left_out(key: str) -> None:
     body = question()
