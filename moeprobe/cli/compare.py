@@ -25,8 +25,19 @@ _SHOWN = 8
     "--probe", "probes", multiple=True, metavar="NAME|PATH", help="Ask which experts keep, lose or gain this register."
 )
 @click.option("--by", metavar="FIELD", help="The same for the prompts' label, or metadata.KEY, instead of a probe.")
-@click.option("--positive", metavar="VALUE", help="With --by: the value that makes the positive group.")
-@click.option("--negative", metavar="VALUE", help="With --by: the value of the other group (default: all others).")
+@click.option(
+    "--labels-a", type=click.Path(path_type=Path), metavar="FILE",
+    help="The same for labels of people, models or other tools: those of RUN_A's answers (docs/labels.md).",
+)  # fmt: skip
+@click.option(
+    "--labels-b", type=click.Path(path_type=Path), metavar="FILE", help="With --labels-a: those of RUN_B's answers."
+)
+@click.option("--scorer", metavar="NAME", help="With inspect_ai logs as labels: whose scores they are.")
+@click.option("--name", metavar="NAME", help="With --labels-a: what the register is called [default: FILE's name]")
+@click.option("--positive", metavar="VALUE", help="With --by or labels: the value that makes the positive group.")
+@click.option(
+    "--negative", metavar="VALUE", help="With --by or labels: the value of the other group (default: all others)."
+)
 @click.option("--only", metavar="KEY=VALUE", help="Ask about the register only where metadata (or label) is this.")
 @click.option(
     "--segment", type=click.Choice(["answer", "thinking", "prompt", "user", "system"]), default="answer",
@@ -50,7 +61,7 @@ def compare(
     Without a register: which experts does B choose more or less often? Prompts are paired, lengths cut to the shorter
     run, and each token is compared only with the same token elsewhere.
 
-    With --probe or --by: which experts keep, lose or gain the register. "Significant in A and not in B" is no
+    With --probe, --by or labels: which experts keep, lose or gain the register. "Significant in A and not in B" is no
     difference: lost and gained need a test of the difference itself, and what does not pass it is "unclear".
     Differences are B - A. Nothing here says what a change causes.
     """
@@ -59,10 +70,15 @@ def compare(
     if len(probes) > 1:
         raise click.UsageError("A comparison asks about one register: give --probe once, and compare again for others.")
     options["probe"] = probes[0] if probes else None
-    if options["probe"] and options["by"]:
-        raise click.UsageError("Give either --probe NAME or --by label, or neither.")
+    files = [one for one in (options["labels_a"], options["labels_b"]) if one is not None]
+    if len(files) == 1:
+        raise click.UsageError("Give labels of both runs: --labels-a FILE and --labels-b FILE.")
+    if [bool(options["probe"]), bool(options["by"]), bool(files)].count(True) > 1:
+        raise click.UsageError("Give one of --probe NAME, --by label and --labels-a with --labels-b, or none.")
+    if not files and (options["scorer"] or options["name"]):
+        raise click.UsageError("--scorer and --name go with --labels-a and --labels-b.")
     if out is not None:
-        check_output(out, force=force, inputs=[first, second])
+        check_output(out, force=force, inputs=[first, second, *files])
     comparison = ask(load_trace(first), load_trace(second), **options)
     comparison.commands.append(command_line())
     if out is not None:
@@ -77,9 +93,16 @@ def ask(first: Any, second: Any, **options: Any) -> "Comparison":
     from moeprobe.compare import compare as answer
     from moeprobe.probes import load_probe
 
-    probe = load_probe(options["probe"]) if options["probe"] else None
-    names = ("by", "positive", "negative", "only", "segment", "alpha", "draws", "seed")
-    comparison = answer(first, second, probe=probe, **{name: options[name] for name in names})
+    probe, labels = load_probe(options["probe"]) if options["probe"] else None, None
+    if options["labels_a"] is not None:
+        from moeprobe.designs.inspect_logs import read_labels_of
+
+        labels = (
+            read_labels_of(options["labels_a"], options["scorer"]),
+            read_labels_of(options["labels_b"], options["scorer"]),
+        )
+    names = ("by", "name", "positive", "negative", "only", "segment", "alpha", "draws", "seed")
+    comparison = answer(first, second, probe=probe, labels=labels, **{name: options[name] for name in names})
     comparison.describe(first, second)
     return comparison
 

@@ -73,6 +73,7 @@ class Part:
     Attributes:
         manifest: that of the whole trace.
         generations: those that are in it.
+        numbers: (generations of the whole,) their numbers here; -1 of those left out.
     """
 
     def __init__(self, trace: TraceLike, members: Sequence[int]) -> None:
@@ -85,13 +86,13 @@ class Part:
         self._trace = trace
         self.manifest: ManifestLike = trace.manifest
         self.generations: Sequence[GenerationLike] = [trace.generations[one] for one in members]
-        self._numbers = np.full(len(trace.generations), -1, dtype=np.int64)
-        self._numbers[np.asarray(members, dtype=np.int64)] = np.arange(len(members))
+        self.numbers = np.full(len(trace.generations), -1, dtype=np.int64)
+        self.numbers[np.asarray(members, dtype=np.int64)] = np.arange(len(members))
 
     def shards(self) -> Iterator[View]:
         """The shards, without the rows of other generations."""
         for shard in self._trace.shards():
-            numbers = self._numbers[np.asarray(shard.generation)]
+            numbers = self.numbers[np.asarray(shard.generation)]
             rows = np.flatnonzero(numbers >= 0)
             whole = rows.size == numbers.size
             yield View(shard, numbers, None) if whole else View(shard, numbers[rows], rows)

@@ -6,17 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moeprobe.compare.aligned import Agreement, SameTokens, agreement, same_tokens
+from moeprobe.compare.asking import Asked
 from moeprobe.compare.document import Comparison
-from moeprobe.compare.joined import Joined, Part
 from moeprobe.compare.layers import layer_summaries, overlap_numbers
 from moeprobe.compare.matching import Matched, check_comparable, match, pair_up
 from moeprobe.compare.register import WORDS, agreed_labels, compare_associations, steady, verdicts
 from moeprobe.compare.sentence import design_sentence, match_notes, register_notes
 from moeprobe.compare.usage import Usage, compare_usage, gather_both, usage_rows
-from moeprobe.correlate import correlate
 from moeprobe.correlate.testing import DRAWS
-from moeprobe.designs.groups import NEGATIVE, POSITIVE, Groups, label_groups, probe_groups
-from moeprobe.designs.segments import segments_of
+from moeprobe.designs.label_records import Labels
 from moeprobe.errors import StatsError
 from moeprobe.gathering.counts import other_stacks, segment_lengths
 from moeprobe.gathering.inputs import TraceLike
@@ -34,6 +32,8 @@ def compare(
     *,
     probe: Probe | None = None,
     by: str | None = None,
+    labels: tuple[Labels, Labels] | None = None,
+    name: str | None = None,
     positive: str | None = None,
     negative: str | None = None,
     only: str | None = None,
@@ -46,8 +46,11 @@ def compare(
 
     Args:
         first, second: runs A and B, for example two checkpoints, or one checkpoint in two settings.
-        probe: a register to ask about in both runs; give this or `by`, or neither.
+        probe: a register to ask about in both runs; give this, `by` or `labels`, or nothing.
         by: "label", or "metadata.KEY".
+        labels: imported ones of whole answers of run A, and of run B (`moeprobe.correlate.read_label_records`). The
+            same value means the same in both.
+        name: what the register of `labels` is called; by default after the file of run A.
         positive, negative: values of the label that make the two groups, as in `correlate`.
         only: "KEY=VALUE": ask about the register only where the label or metadata has this value.
         segment: which tokens are compared.
@@ -61,12 +64,15 @@ def compare(
     Raises:
         StatsError: other architectures or tokenizers, no prompt in common, no tokens in the segment, groups that
             cannot be made, or an argument that makes no sense.
+        LabelError: the labels do not fit their run, are of windows, or say other kinds of things of A than of B.
         ProbeError: the probe breaks its contract.
         TraceError: a trace is damaged.
     """
-    _check_arguments(probe, by, positive, negative, only, alpha, draws)
+    _check_numbers(alpha, draws)
+    asked = Asked(probe, by, labels, name, positive, negative, only, segment, alpha)
     check_comparable(first, second)
     matched = match(first, second)
+    asked = asked.of_matched(matched, (first.generations, second.generations))
     same = same_tokens(matched, segment)
     lengths = segment_lengths(matched.first, segment), segment_lengths(matched.second, segment)
     pairs = pair_up(matched.prompt, *lengths)
@@ -82,10 +88,9 @@ def compare(
     notes = match_notes(matched, len(matched.prompt) - len(pairs.length), used.size, segment)
     notes += _stack_notes(matched.first)
     register = None
-    if probe is not None or by is not None:
-        asked: Json = {"positive": positive, "negative": negative, "only": only, "segment": segment, "alpha": alpha}
+    if asked.something:
         common = int(counted.sum()), design["tokens_used"]
-        register, said = _register(matched, probe, by, asked, lengths, agreements, common, draws, seed)
+        register, said = _register(matched, asked, lengths, agreements, common, draws, seed)
         notes += said
     other_text = design["same_tokens_used"] < design["tokens_used"]
     return Comparison(
@@ -95,9 +100,7 @@ def compare(
 
 def _register(
     matched: Matched,
-    probe: Probe | None,
-    by: str | None,
-    asked: Json,
+    asked: Asked,
     lengths: tuple[Ints, Ints],
     agreements: list[Agreement],
     common: tuple[int, int],
@@ -105,15 +108,14 @@ def _register(
     seed: int,
 ) -> tuple[Json, list[str]]:
     """The `register` of docs/compare.md, and its notes."""
-    alpha, segment = asked["alpha"], asked["segment"]
-    groups = _groups(matched, probe, by, asked)
+    alpha, groups = asked.alpha, asked.groups(matched)
     size = len(matched.prompt)
     interaction = compare_associations(
-        matched, steady(groups, size), lengths, segment, agreements, common, draws=draws, seed=seed
+        matched, steady(groups, size), lengths, asked.segment, agreements, common, draws=draws, seed=seed
     )
     answers, reasons = [], []
-    for run, member in ((matched.first, groups.member[:size]), (matched.second, groups.member[size:])):
-        answer, reason = _ask(run, member, probe, by, groups, asked)
+    for number, run in enumerate((matched.first, matched.second)):
+        answer, reason = asked.of_run(run, number, groups.member[number * size : (number + 1) * size], groups)
         answers.append(answer)
         reasons.append(reason)
     sides = tuple(None if one is None else one[1] for one in answers)
@@ -138,29 +140,6 @@ def _register(
     }  # fmt: skip
     notes = [note for one, name in zip(answers, "AB", strict=True) if one for note in _said(one[2], name)]
     return register, [*groups.notes, *notes, *register_notes(register)]
-
-
-def _groups(matched: Matched, probe: Probe | None, by: str | None, asked: Json) -> Groups:
-    """The groups of both runs at once, so that a value means the same in both."""
-    joined = Joined(matched.first, matched.second)
-    if probe is not None:
-        return probe_groups(joined.generations, probe, only=asked["only"], segments=segments_of(joined))
-    return label_groups(joined.generations, str(by), asked["positive"], asked["negative"], only=asked["only"])
-
-
-def _ask(
-    run: Part, member: Ints, probe: Probe | None, by: str | None, groups: Groups, asked: Json
-) -> tuple[Answer | None, str | None]:
-    """The default pipeline of `correlate` on one run, or why it cannot be asked: one of the groups is empty there."""
-    lengths = segment_lengths(run, asked["segment"])
-    for code, words in ((POSITIVE, groups.positive), (NEGATIVE, groups.negative)):
-        if not ((member == code) & (lengths > 0)).any():
-            return None, f"no generation there with {asked['segment']} tokens is of the group {words}."
-    names: Json = {"probe": probe}
-    if by is not None:
-        names = {"by": by, "positive": groups.grouping["positive"], "negative": asked["negative"]}
-    options = {name: asked[name] for name in ("only", "segment", "alpha")}
-    return correlate(run, **names, **options, text=False, draws=0, design="groups"), None
 
 
 def _said(notes: list[str], run: str) -> list[str]:
@@ -214,16 +193,7 @@ def _stack_notes(trace: TraceLike) -> list[str]:
     return [f"Experts of the main stack only; those of {', '.join(beside)} are not compared."] if beside else []
 
 
-def _check_arguments(
-    probe: Probe | None, by: str | None, positive: str | None, negative: str | None, only: str | None, alpha: float,
-    draws: int,
-) -> None:  # fmt: skip
-    if probe is not None and by is not None:
-        raise StatsError("Ask about one register: either a probe (--probe) or a label (--by label), not both.")
-    if by is None and (positive is not None or negative is not None):
-        raise StatsError("--positive and --negative name values of a label; give --by as well.")
-    if probe is None and by is None and only is not None:
-        raise StatsError("--only chooses prompts for a register; give --probe or --by as well.")
+def _check_numbers(alpha: float, draws: int) -> None:
     if not 0 < alpha < 1:
         raise StatsError(f"alpha is {alpha}; it must lie between 0 and 1, for example 0.05.")
     if draws < 0:

@@ -83,7 +83,7 @@ def test_saved_simulated_runs(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--probe", "refusal", "--by", "label"], 2, "either"),
+        (["--probe", "refusal", "--by", "label"], 2, "Give one of"),
         (["--probe", "refusal", "--probe", "hedging"], 2, "--probe once"),
         (["--seed", -3], 2, "-3 is not in the range"),
         (["--positive", "x"], 1, "--by"),
@@ -129,3 +129,25 @@ def test_hostile_text_is_shown_as_codes(run: Run, tmp_path: Path) -> None:
     assert "\\x1b" in out or "\\u" in out or "<" in out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+def test_labels_of_both_runs(run: Run, compiled_trace: Trace, other: Trace, tmp_path: Path) -> None:
+    a, b = compiled_trace.path, other.path
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for one, path in zip((compiled_trace, other), files, strict=True):
+        lines = [{"generation": n, "label": int(g.label == "triggered")} for n, g in enumerate(one.generations)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = ("--labels-a", files[0], "--labels-b", files[1])
+    code, out, err = run("compare", a, b, *given, "--name", "said", "--draws", 0)
+    assert (code, err) == (0, "")
+    assert "labels:said" in out
+    code, _, err = run("compare", a, b, *given, "-o", files[1], "--force")
+    assert (code, "what is being read" in err) == (1, True)
+    for wrong, said in (
+        (("--labels-a", files[0]), "labels of both runs"),
+        ((*given, "--by", "label"), "Give one of --probe NAME"),
+        (("--by", "label", "--name", "x"), "--scorer and --name go with"),
+    ):
+        code, _, err = run("compare", a, b, *wrong)
+        assert code == 2
+        assert said in err
