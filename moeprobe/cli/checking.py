@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprobe.cli.completing import complete_probe
 from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
 
@@ -23,7 +24,7 @@ _SHOWN = 12  # texts of each kind; --json has them all
 
 
 @click.command("check", short_help="How good a probe is.")
-@click.argument("probe", metavar="NAME|PATH")
+@click.argument("probe", metavar="NAME|PATH", shell_complete=complete_probe)
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="JSONL: text, label 0 or 1, prompt.")
 @click.option(
     "--min-balanced-accuracy",
@@ -73,7 +74,7 @@ def check_command(probe: str, labels: Path | None, least: float | None, as_json:
 
 
 @click.command("agree", short_help="How far probes agree on the same texts.")
-@click.argument("probes", metavar="NAME|PATH...", nargs=-1, required=True)
+@click.argument("probes", metavar="NAME|PATH...", nargs=-1, required=True, shell_complete=complete_probe)
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="JSONL: text, label, prompt.")
 @click.option("--trace", "run", type=click.Path(path_type=Path), metavar="RUN", help="The generations of a trace.")
 @json_option

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprobe.cli.completing import complete_probe
 from moeprobe.cli.options import force_option, json_option
 from moeprobe.cli.terminal import printable, table
 from moeprobe.files import check_output, write_text
@@ -29,7 +30,11 @@ def labels() -> None:
 @labels.command("sheet", short_help="Draw windows for labelling.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--by", required=True, metavar="EXPERT|PROBE", help="What windows are drawn by: L18.E5, or a probe's name or path."
+    "--by",
+    required=True,
+    metavar="EXPERT|PROBE",
+    shell_complete=complete_probe,
+    help="What windows are drawn by: L18.E5, or a probe's name or path.",
 )
 @click.option("--question", metavar="TEXT", help="What the labeller is asked [for a probe: its definition]")
 @click.option(

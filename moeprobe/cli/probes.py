@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from moeprobe.cli.checking import agree_command, check_command
+from moeprobe.cli.completing import complete_probe
 from moeprobe.cli.options import json_option
 from moeprobe.cli.terminal import printable, table
 from moeprobe.cli.training import train_command
@@ -61,7 +62,7 @@ def list_command(as_json: bool) -> None:
 
 
 @probes.command("show")
-@click.argument("probe", metavar="NAME|PATH")
+@click.argument("probe", metavar="NAME|PATH", shell_complete=complete_probe)
 @json_option
 def show_command(probe: str, as_json: bool) -> None:
     """Definition, outputs, parameters and labelled examples of one probe, or of several joined by and, or, not."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moeprobe.cli.completing import complete_probe
 from moeprobe.cli.options import Command
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ def source_options(function: Command) -> Command:
             metavar="FILE",
             help="The labels that FINDINGS were asked with.",
         ),
-        click.option("--probe", metavar="NAME|PATH", help="Which question of FINDINGS; your own probe by its path."),
+        click.option(
+            "--probe",
+            metavar="NAME|PATH",
+            shell_complete=complete_probe,
+            help="Which question of FINDINGS; your own probe by its path.",
+        ),
         click.option("--positive", metavar="LABEL", help="With --pairs of labelled prompts: the sensitive label."),
         click.option(
             "--pairs",
