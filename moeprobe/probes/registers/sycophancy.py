@@ -14,7 +14,7 @@ _PRAISE = (
     r"perceptive|faultless|priceless|unmatched|unparalleled|sublime)"
 )
 _MADE = (
-    r"(?:questions?|points?|ideas?|insights?|observations?|choices?|thoughts?|thinking|plans?|suggestions?|topics?|"
+    r"(?:questions?|points?|ideas?|insights?|observations?|remarks?|comments?|choices?|thoughts?|thinking|plans?|suggestions?|topics?|"
     r"way to (?:put|frame|phrase)|approach|arguments?|reasoning|work|catch|taste|eye|mind|instincts?|intuition)"
 )
 _VERY = (
