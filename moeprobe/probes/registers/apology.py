@@ -70,7 +70,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "sympathy",
         -9.0,
-        r"\bsorry,? (?:to (?:hear|learn|read|see|know|find out|announce|report)|for (?:your|the) (?:\w+ )?(?:loss|losses|pain|grief|"
+        r"\bsorry,? (?:to (?:hear|learn|read|see|know|find out|announce|report)|"
+        r"for (?:your|the) (?:\w+ )?(?:loss|losses|pain|grief|"
         r"trouble you|family)|"
         r"(?:that |if |for what )?(?:you(?!r)|she|he|they|your|things|life|this is (?:happening|hard)|this has|"
         r"(?:this|that|it|such \w+|something like that) (?:happened|has happened|is happening|had to|keeps))|"
