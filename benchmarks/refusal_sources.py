@@ -3,7 +3,7 @@
     git clone https://github.com/sherdencooper/GPTFuzz        --gptfuzz GPTFuzz/datasets/responses_labeled
     git clone https://github.com/genglinliu/UnknownBench      --unknown UnknownBench/outputs/Close-source-LLMs_responses
 
-    python benchmarks/refusal_sources.py --gptfuzz ... --unknown ... [--part 0]
+    python -m benchmarks.refusal_sources --gptfuzz ... --unknown ... [--part 0]
 
 This was fixed and committed before any answer was scored, and before any was read (of UnknownBench the first
 few words of two answers were seen while the form of its files was found out):
@@ -30,7 +30,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from registers import against, show
+from benchmarks.registers import against, show
 
 Pairs = list[tuple[str, str]]
 

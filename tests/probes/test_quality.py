@@ -166,7 +166,7 @@ def test_held_out_examples_that_were_read_again_are_called_so() -> None:
     assert quality["on"] == "held-out examples, read again"
     assert trials_of(checked(Again()).output("mild"))[-1].on == "held-out examples, read again"
     assert trials_of(load_probe("technical"))[-1].on == "held-out examples, read again"
-    assert trials_of(load_probe("hedging"))[-1].on == "held-out examples"
+    assert trials_of(load_probe("narrative"))[-1].on == "held-out examples"
 
     class Twice(Held):
         held_out_read = "twice"
