@@ -67,7 +67,7 @@ def test_a_change_stands_as_it_is_and_in_words(made: Path) -> None:
 @pytest.mark.parametrize(
     ("points", "percent", "said"),
     [(83.3, 87.0, "closes 87 % of the gap"), (83.3, 111.1, "closes the whole gap and more (111 %)"),
-     (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"), 
+     (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"),
      (0.0, 0.0, "leaves the gap as it is"),
      (0.0, None, "leaves the gap as it is"), (4.0, None, "no gap to compare it with")],
 )  # fmt: skip
