@@ -45,10 +45,10 @@ def test_behaviour_shows_counts_prompts_and_both_texts(made: Path) -> None:
     assert "crimson" not in sufficiency.prompt
     assert knockout.judged == "score before 1.00, after 0.00"
     rows = {row[0]: row for row in part.tables[0].rows}
-    assert rows["placebo sufficiency"][2:6] == ["0 of 3", "0 of 3", "leaves the gap as it is", "0"]
-    assert rows["necessity"][2:6] == ["3 of 3", "0 of 3", "closes the whole gap", "\u2212100"]
-    assert rows["sufficiency"][2:6] == ["0 of 3", "3 of 3", "closes the whole gap", "+100"]
-    assert rows["necessity"][6].startswith("[\u2212100, ")
+    assert rows["placebo sufficiency"][1:5] == ["0 of 3", "0 of 3", "leaves the gap as it is", "0"]
+    assert rows["necessity"][1:5] == ["3 of 3", "0 of 3", "closes the whole gap", "\u2212100"]
+    assert rows["sufficiency"][1:5] == ["0 of 3", "3 of 3", "closes the whole gap", "+100"]
+    assert rows["necessity"][5].startswith("[\u2212100, ")
     assert ("The gap", "shown in 3 of 3 answers to the sensitive prompts and 0 of 3 to the controls, unedited: 100 "
             "points apart") in part.facts  # fmt: skip
 
