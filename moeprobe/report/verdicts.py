@@ -83,4 +83,5 @@ def _sized(name: str, extent: str) -> Badge:
 
 
 def _unbroken(text: str) -> str:
-    return text.replace(" %", f"{figures.NBSP}%")
+    """A number stays on one line with its unit and its interval."""
+    return text.replace(" %", f"{figures.NBSP}%").replace(" [", f"{figures.NBSP}[").replace(", ", f",{figures.NBSP}")

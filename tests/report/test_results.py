@@ -45,10 +45,10 @@ def test_behaviour_shows_counts_prompts_and_both_texts(made: Path) -> None:
     assert "crimson" not in sufficiency.prompt
     assert knockout.judged == "score before 1.00, after 0.00"
     rows = {row[0]: row for row in part.tables[0].rows}
-    assert rows["placebo sufficiency"][2:6] == ["0 of 3", "0 of 3", "leaves the gap as it is", "0"]
-    assert rows["necessity"][2:6] == ["3 of 3", "0 of 3", "closes the whole gap", "\u2212100"]
-    assert rows["sufficiency"][2:6] == ["0 of 3", "3 of 3", "closes the whole gap", "+100"]
-    assert rows["necessity"][6].startswith("[\u2212100, ")
+    assert rows["placebo sufficiency"][1:5] == ["0 of 3", "0 of 3", "leaves the gap as it is", "0"]
+    assert rows["necessity"][1:5] == ["3 of 3", "0 of 3", "closes the whole gap", "\u2212100"]
+    assert rows["sufficiency"][1:5] == ["0 of 3", "3 of 3", "closes the whole gap", "+100"]
+    assert rows["necessity"][5].startswith("[\u2212100, ")
     assert ("The gap", "shown in 3 of 3 answers to the sensitive prompts and 0 of 3 to the controls, unedited: 100 "
             "points apart") in part.facts  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_a_change_stands_as_it_is_and_in_words(made: Path) -> None:
 @pytest.mark.parametrize(
     ("points", "percent", "said"),
     [(83.3, 87.0, "closes 87 % of the gap"), (83.3, 111.1, "closes the whole gap and more (111 %)"),
-     (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"), 
+     (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"),
      (0.0, 0.0, "leaves the gap as it is"),
      (0.0, None, "leaves the gap as it is"), (4.0, None, "no gap to compare it with")],
 )  # fmt: skip

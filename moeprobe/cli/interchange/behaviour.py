@@ -132,5 +132,7 @@ def _table(effects: "dict[str, Change]") -> str:
         change, (low, high) = as_it_is(name, one.points, one.points_ci)
         counts = (f"{one.before} of {one.pairs}", f"{one.after} of {one.pairs}")
         did = to_the_gap(one.points, one.percent)
-        lines.append((name, *counts, f"{change:+.0f}", f"[{low:.0f}, {high:.0f}]", did, f"{one.p:.2g}"))
+        lines.append(
+            (name, *counts, f"{change:+.0f}" if change else "0", f"[{low:.0f}, {high:.0f}]", did, f"{one.p:.2g}")
+        )
     return table(head, lines)

@@ -110,7 +110,6 @@ def run(
     """
     from moeprobe.findings import load_findings
     from moeprobe.interchange import check_former, enter, leading_sites
-    from moeprobe.interchange import interchange as experiment
     from moeprobe.prompts import read_prompts
 
     document, question, chosen = None, None, list(options["sites"])
@@ -133,27 +132,26 @@ def run(
     if screened_model is not None:
         _check_screened(screened_model, source.loaded)
     selection = _unseen(source.selection, seen)
-    plan = _plan(source.loaded, options)
+    beside = {"neutral": neutral, "raw": source.raw, "journal": journal, "resume": options["resume"]}
+    outcome = _watched(source.loaded, selection, chosen, _plan(source.loaded, options), beside)
+    if document is not None and question is not None:
+        enter(document, question, outcome, replace=force or out is not None)
+    return outcome, selection, document
+
+
+def _watched(
+    loaded: "LoadedModel", selection: "PairSelection", chosen: list[str], plan: "Plan", beside: dict[str, Any]
+) -> "Outcome":
+    """The experiment with a bar of the pairs; `beside` are its other arguments."""
+    from moeprobe.interchange import interchange as experiment
+
     with progress_bar(len(selection.pairs), "pair", "interchange") as bar:
 
         def step(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        outcome = experiment(
-            source.loaded,
-            selection,
-            chosen,
-            plan,
-            neutral=neutral,
-            raw=source.raw,
-            journal=journal,
-            resume=options["resume"],
-            progress=step,
-        )
-    if document is not None and question is not None:
-        enter(document, question, outcome, replace=force or out is not None)
-    return outcome, selection, document
+        return experiment(loaded, selection, chosen, plan, **beside, progress=step)
 
 
 def _screened(path: Path, top: int) -> tuple[list[str], set[str], dict[str, Any]]:

@@ -25,6 +25,10 @@ _RESCUE = {
     "placebo_donor": ("recipient", "control prompt; the site speaks as after another control prompt"),
     "noise": ("recipient", "control prompt; noise as long as the swap is added"),
 }
+_SIGNS = (
+    "Changes are of the share of answers that show the behaviour: with a minus sign it fell. A fall after sensitive "
+    "prompts closes the gap, and so does a rise after controls."
+)
 Arms = Mapping[str, tuple[str, str]]
 TEXTS = ("necessity", "sufficiency", "knockout", "rescue")
 PAIRS = 40
@@ -60,7 +64,7 @@ def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: lis
     return Part(
         title=title,
         model=str(fields.section("model").get("id", "a model")),
-        sentences=[*(_sentence(name, effects[name], probe, arms) for name in TEXTS if name in effects), *more],
+        sentences=[*(_sentence(name, effects[name], probe, arms) for name in TEXTS if name in effects), *more, _SIGNS],
         facts=[("Pairs of prompts", f"{len(names):,}"), ("Judged by", f"the probe {probe}"), *_gap(answers), *facts],
         tables=[_table(effects, arms)],
         texts=_texts(names, answers, fields, arms),
@@ -177,15 +181,11 @@ def _table(effects: dict[str, Fields], arms: Arms) -> Table:
     for name, effect in effects.items():
         pairs, before, after = (effect.integer(key) for key in ("pairs", "before", "after"))
         rows.append(
-            [name.replace("_", " "), arms[name][1], f"{before:,} of {pairs:,}", f"{after:,} of {pairs:,}",
-             _to_the_gap(effect), *_as_it_is(name, effect), figures.chance(effect.number("p"))]
+            [name.replace("_", " "), f"{before:,} of {pairs:,}", f"{after:,} of {pairs:,}", _to_the_gap(effect),
+             *_as_it_is(name, effect), figures.chance(effect.number("p")), arms[name][1]]
         )  # fmt: skip
-    head = ["arm", "what was done", "shown before", "shown after", "what it does", "change, points", "95 %", "p"]
-    caption = (
-        "How often the behaviour appears. The change is that of the share of answers that show it: with a minus sign "
-        "it fell. The gap is closed by a fall after sensitive prompts and by a rise after controls."
-    )
-    return Table(caption, head, rows)
+    head = ["arm", "shown before", "shown after", "what it does", "change, points", "95 %", "p", "what was done"]
+    return Table("How often the behaviour appears.", head, rows)
 
 
 def _texts(
