@@ -136,7 +136,7 @@ def test_map_by_keyboard(show: Open) -> None:
     assert page.evaluate(live).startswith("L0.E7: ")
     page.press("n")
     page.press("n")
-    assert page.evaluate(live).startswith("L2.E5: Necessary and sufficient for most of the gap: 97")
+    assert page.evaluate(live).startswith("L2.E5: Necessary and sufficient for most of the gap: 98")
     page.press("Enter")
     assert page.evaluate("document.activeElement.id") == "m0q0-L2E5"
     assert page.complaints() == []
