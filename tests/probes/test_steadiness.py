@@ -1,7 +1,6 @@
 """Memory and chance are caught; speed is a number one can check."""
 
 import itertools
-import time
 
 import pytest
 
@@ -60,16 +59,18 @@ def test_memory_is_caught(kind: type[Steady], how: str) -> None:
     assert found[0].first != found[0].other
 
 
-def test_speed_by_hand() -> None:
+def test_speed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("moeprobe.probes.steadiness.time.perf_counter", lambda: clock[0])
+
     class Slow(Steady):
         def read(self, passage: Passage) -> Reading:
-            time.sleep(0.002)
+            clock[0] += 0.002
             return super().read(passage)
 
     found = speed(CheckedProbe(Slow()), TEXTS)
     assert found is not None
     assert (found.texts, found.words, found.passes) == (3, 6, 5)
     # three readings of 2 ms for 6 words x 1.3 = 7.8 tokens
-    assert found.ms_per_1000_tokens == pytest.approx(3 * 2 / 0.0078, rel=0.5)
-    assert found.ms_per_1000_tokens >= 3 * 2 / 0.0078
+    assert found.ms_per_1000_tokens == pytest.approx(3 * 2 / 0.0078)
     assert speed(CheckedProbe(Slow()), [Example("", 1)]) is None
