@@ -60,7 +60,8 @@ def test_the_commands_of_the_page_on_probes(tmp_path: Path, compiled_trace: Trac
     (tmp_path / "run.trace").symlink_to(compiled_trace.path)
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "labels.jsonl").write_text(
-        '{"text": "I\'m sorry, but I can\'t help with that.", "label": 1}\n{"text": "Sure, here it is.", "label": 0}\n'
+        '{"text": "Mending a zip? I will not do that for you.", "label": 1}\n'
+        '{"text": "Zips jam when lint gets in: brush it out.", "label": 0}\n'
     )
     said = follow(ROOT / "docs" / "probes.md", tmp_path)
     assert len(said) == 16

@@ -108,6 +108,8 @@ def _texts(judge: "CheckedProbe", given: "Given | None") -> "list[Trial]":
     from moeprobe.probes.quality import trials_of
 
     found = [*trials_of(judge), *([given.trial] if given is not None and given.trial is not None else [])]
+    if not found and given is not None:
+        given.check_usable(judge.name, "The labels given")
     if not found:
         raise ProbeError(f"Probe {judge.name} has no examples. Give some with --labels FILE.")
     return found

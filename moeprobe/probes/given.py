@@ -37,6 +37,24 @@ class Given:
     by_part: bool
     notes: tuple[str, ...]
 
+    def check_usable(self, name: str, where: str) -> Trial:
+        """The texts to measure on.
+
+        Args:
+            name: the probe's.
+            where: the labels, for the message.
+
+        Raises:
+            ProbeError: those that the probe does not know are not of both kinds.
+        """
+        if self.trial is None:
+            raise ProbeError(
+                f"{where}: {self.known} labels are of texts that the probe {name}, or a part of it, brings itself, or "
+                "nearly these. The others are not of both kinds, so nothing can be measured. Label texts that it does "
+                "not know."
+            )
+        return self.trial
+
     def check_drawn_without(self, name: str, option: str) -> None:
         """Refuse texts that were chosen by the probe's own answers for `option`, which needs recall and specificity.
 

@@ -68,13 +68,9 @@ def measured_on_labels(probe: Probe, path: str | Path) -> Measured:
     judge, file = checked(probe), Path(path)
     given = given_labels(judge, file)
     given.check_drawn_without(judge.name, OPTION)
-    if given.trial is None:
-        raise ProbeError(
-            f"{file}: {given.known} labels are of texts that the probe {judge.name} brings itself, or nearly these. "
-            "The others are all of one kind, so nothing can be measured. Label texts that it does not know."
-        )
+    trial = given.check_usable(judge.name, str(file))
     if not file.is_file():
         raise ProbeError(f"{file} is no plain file, so its SHA-256 cannot be kept. Save the labels as a file first.")
-    quality = check_probe_quality(judge, given.trial.examples, given.trial.on)
+    quality = check_probe_quality(judge, trial.examples, trial.on)
     notes = tuple(f"Checked on {file.name}: {note}" for note in given.notes)
     return Measured(quality, file.name, f"sha256:{sha256(file)}", given.known, notes)

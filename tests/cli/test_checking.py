@@ -177,6 +177,13 @@ def test_texts_that_the_probe_brings_are_no_test_of_it(run: Run, probe: Path, tm
     assert body["labels"]["left_out"] == 2
 
 
+def test_a_composed_probe_is_not_measured_by_texts_that_its_parts_bring(run: Run, probe: Path, tmp_path: Path) -> None:
+    given = labels(tmp_path, {"text": "STOP IT", "label": 1}, {"text": "Stop it.", "label": 0})
+    code, _, err = run("probes", "check", f"{probe} and not refusal", "--labels", str(given))
+    assert code == 1
+    assert "2 labels are of texts that the probe shouting and not refusal, or a part of it, brings itself" in err
+
+
 def test_a_trained_probe_is_not_measured_by_what_it_learnt(run: Run, tmp_path: Path) -> None:
 
     lines = [{"text": one.text, "label": one.label, "prompt": one.prompt} for one in register()]
