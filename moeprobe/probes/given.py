@@ -49,9 +49,8 @@ class Given:
         """
         if self.trial is None:
             raise ProbeError(
-                f"{where}: {self.known} labels are of texts that the probe {name}, or a part of it, brings itself, or "
-                "nearly these. The others are not of both kinds, so nothing can be measured. Label texts that it does "
-                "not know."
+                f"{where}: the probe {name}, or a part of it, brings {self.known} of the texts itself, or nearly. "
+                "The others are not of both kinds, so nothing can be measured. Label texts that it does not know."
             )
         return self.trial
 

@@ -153,7 +153,7 @@ def test_a_file_for_nobody_is_a_misuse(
     [
         ({"sampled_by": "probe even"}, "drew the windows of the labels given itself"),
         ({"label": 1}, "all labels are 1"),
-        ({"text": "first 11"}, "labels are of texts that the probe even, or a part of it, brings itself"),
+        ({"text": "first 11"}, "the probe even, or a part of it, brings 6 of the texts itself"),
         ({"label": "yes"}, "said.jsonl:1: 'label' is 'yes', not 0 or 1"),
     ],
 )

@@ -181,7 +181,7 @@ def test_a_composed_probe_is_not_measured_by_texts_that_its_parts_bring(run: Run
     given = labels(tmp_path, {"text": "STOP IT", "label": 1}, {"text": "Stop it.", "label": 0})
     code, _, err = run("probes", "check", f"{probe} and not refusal", "--labels", str(given))
     assert code == 1
-    assert "2 labels are of texts that the probe shouting and not refusal, or a part of it, brings itself" in err
+    assert "the probe shouting and not refusal, or a part of it, brings 2 of the texts itself" in err
 
 
 def test_a_trained_probe_is_not_measured_by_what_it_learnt(run: Run, tmp_path: Path) -> None:

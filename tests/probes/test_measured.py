@@ -75,7 +75,7 @@ def test_without_a_file_it_is_what_the_probe_brings() -> None:
     ("lines", "said"),
     [
         ([{"text": "LOUD", "label": 1}, {"text": "LOUDER", "label": 1}], "all labels are 1"),
-        ([LINES[0], {"text": "stop it!", "label": 0}], "1 labels are of texts that the probe loud, or a part of it, brings itself"),
+        ([LINES[0], {"text": "stop it!", "label": 0}], "the probe loud, or a part of it, brings 1 of the texts itself"),
         ([LINES[0], LINES[3] | {"sampled_by": "probe loud"}], "drew the windows of the labels given itself"),
         ([LINES[0], LINES[3] | {"label": 2}], "said.jsonl:2: 'label' is 2"),
         ([{"text": "LOUD", "label": None}], "holds no examples"),
