@@ -9,6 +9,10 @@ from collections.abc import Sequence
 # Arms that start from the answers to the sensitive prompts: there the behaviour must fall to close the gap.
 FALLING = frozenset({"necessity", "knockout", "placebo_necessity"})
 
+_HARDLY = 0.5  # percent of the gap; less would be shown as 0
+# The gap is taken over the pairs in which the probe answered to both prompts, the change over those of its two arms.
+_ELSEWHERE = "cannot be put as a share of the gap, which was measured in other pairs"
+
 
 def as_it_is(arm: str, points: float, ends: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Change of the share that shows the behaviour, in points, below 0 where it fell; and its interval.
@@ -29,9 +33,13 @@ def to_the_gap(points: float, percent: float | None) -> str:
         percent: the same in percent of the gap; None where there is no gap to close.
     """
     if points == 0:
-        return "leaves the gap as it is"
+        return _ELSEWHERE if percent is not None and abs(percent) >= _HARDLY else "leaves the gap as it is"
     if percent is None:
-        return "no gap to compare it with"
+        return "cannot be put as a share of the gap, which is not above 0 or was not measured"
+    if abs(percent) < _HARDLY:
+        return "hardly moves the gap" if abs(points) < 1 else _ELSEWHERE
+    if points * percent < 0:
+        return _ELSEWHERE
     if percent < 0:
         return f"widens the gap by {-percent:.0f} %"
     whole = "closes the whole gap"

@@ -1,5 +1,6 @@
 """Labels given to measure a probe by: what may be said of it depends on how their texts were chosen."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from moeprobe.probes.quality import Quality, Trial
 from moeprobe.probes.rates import NOTHING
 from moeprobe.probes.trained.folds import example_groups
 
+# Words of an expression that name no probe.
+_GRAMMAR = frozenset({"and", "or", "not", "within", "thinking", "answer"})
+
 
 @dataclass(frozen=True)
 class Given:
@@ -26,7 +30,8 @@ class Given:
             also answers to prompts that it was trained on.
         drawn_by: what drew the texts, as `sampled_by` names it, in order.
         by_itself: the probe drew some of the texts.
-        by_part: a probe that it is made of drew some, or the one that it is an output of.
+        by_part: a probe drew some that it shares a part with: one that it is made of or an output of, or the other way
+            round.
         notes: what a reader must know, in sentences.
     """
 
@@ -88,7 +93,7 @@ def given_labels(judge: CheckedProbe, path: Path) -> Given:
         known=known,
         drawn_by=drawn_by,
         by_itself=by_itself,
-        by_part=any(f"probe {one.name}" in drawn_by for one in _made_of(judge) if one.name != judge.name),
+        by_part=_shares_a_part(judge, [one.removeprefix("probe ") for one in drawn_by if one.startswith("probe ")]),
         notes=_notes(known, len(examples), usable, drawn_by, by_itself),
     )
 
@@ -117,6 +122,18 @@ def _unseen(judge: CheckedProbe, examples: Sequence[Example]) -> list[Example]:
     groups = example_groups(every).tolist()
     taken = set(groups[: len(brought)])
     return [one for one, group in zip(examples, groups[len(brought) :], strict=True) if group not in taken]
+
+
+def _shares_a_part(judge: CheckedProbe, drew: Sequence[str]) -> bool:
+    """Whether a probe of another name drew that is made of the same, by the names in its expression."""
+    own = {base for one in _made_of(judge) for base in _bases(one.name)}
+    return any(own & _bases(name) for name in drew if name != judge.name)
+
+
+def _bases(expression: str) -> set[str]:
+    """``refusal.safe-redirection and not mine`` is made of ``refusal`` and ``mine``."""
+    names = re.findall(r"[^\W\d][\w-]*(?:\.[\w-]+)?", re.sub(r"\([^()]*=[^()]*\)", "", expression))
+    return {name.split(".")[0] for name in names} - _GRAMMAR
 
 
 def _made_of(judge: CheckedProbe) -> Iterator[CheckedProbe]:

@@ -132,3 +132,8 @@ def test_takes_linear_time(name: str, piece: str) -> None:
     start = time.process_time()
     load_probe(name).read(Passage(text, text))
     assert time.process_time() - start < 10  # measured: about 1 s at most
+
+
+@pytest.mark.parametrize("text", ["Soy sauce", "SIM card", "Tack welding", "Jane Smith, nee Jones", "Ved Mehta"])
+def test_english_words_that_other_languages_have_are_not_enough(text: str) -> None:
+    assert load_probe("non-english").read(Passage(text)).score in (None, 0.0)

@@ -107,6 +107,13 @@ def test_parts_of_a_probe_draw_and_know_for_it(tmp_path: Path) -> None:
     assert measured_on_labels(Loud(), drawn).quality.examples == len(LINES)
 
 
+@pytest.mark.parametrize("drawn", ["not loud", "loud.soft", "loud and not apology", "loud(least=3) within answer"])
+def test_windows_of_a_probe_that_shares_a_part_are_refused(drawn: str, tmp_path: Path) -> None:
+    file = saved(tmp_path / "drawn.jsonl", *(line | {"sampled_by": f"probe {drawn}"} for line in LINES))
+    with pytest.raises(ProbeError, match="by a part of its own"):
+        measured_on_labels(Loud(), file)
+
+
 def test_a_pipe_cannot_hide_who_drew_the_windows(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     for drawn, said in (("probe loud", "drew the windows"), ("L2.E5", "no plain file")):

@@ -69,7 +69,11 @@ def test_a_change_stands_as_it_is_and_in_words(made: Path) -> None:
     [(83.3, 87.0, "closes 87 % of the gap"), (83.3, 111.1, "closes the whole gap and more (111 %)"),
      (75.0, 100.0, "closes the whole gap"), (-4.2, -5.6, "widens the gap by 6 %"),
      (0.0, 0.0, "leaves the gap as it is"),
-     (0.0, None, "leaves the gap as it is"), (4.0, None, "no gap to compare it with")],
+     (0.0, None, "leaves the gap as it is"),
+     (4.0, None, "cannot be put as a share of the gap, which is not above 0 or was not measured"),
+     (40.0, -20.0, "cannot be put as a share of the gap, which was measured in other pairs"),
+     (50.0, 0.0, "cannot be put as a share of the gap, which was measured in other pairs"),
+     (0.4, 0.3, "hardly moves the gap")],
 )  # fmt: skip
 def test_what_a_change_does_to_the_gap(points: float, percent: float | None, said: str) -> None:
     assert to_the_gap(points, percent) == said

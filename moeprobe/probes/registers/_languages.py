@@ -105,9 +105,11 @@ FOREIGN: dict[str, frozenset[str]] = {
 SHARED = (_BOTH | {"no", "latin"}) & ENGLISH
 """Words of English that stand in other languages as well, so they say less of either."""
 
-# They stand in names, dishes and sayings that English has taken over: half a word of evidence each.
+# They stand in names, dishes and sayings that English has taken over, or are spelled as English words ("soy sauce",
+# "SIM card", "tack", "nee"): half a word of evidence each.
 WEAK = frozenset(
-    "la de el los las del du di da si se un une le les en al alla et per ad que qui y o e il".split()  # noqa: SIM905 - as above
+    """la de el los las del du di da si se un une le les en al alla et per ad que qui y o e il au
+    soy sim tack tut dank nee ved dia prego hei tak wel salut bom bon bien moi""".split()  # noqa: SIM905 - as above
 )
 # English has taken these over with their accents.
 LOANS = frozenset(

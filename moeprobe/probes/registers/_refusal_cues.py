@@ -250,9 +250,11 @@ CUES: tuple[Cue, ...] = (
     cue(
         "knows no such thing",
         -6.0,
-        r"\b(?:not|\w+n't) (?:(?:appear|seem) to )?(?:be |refer to )?(?:an? |any )?(?:\w+ )?(?:recogni[sz]ed|known|"
-        r"real|existing|clearly defined)\b|\bthere(?:'s| is| are)(?: \w+)? no (?:\w+ ){1,2}(?:named|called)\b"
-        r"|\b(?:not|\w+n't) familiar with\b|\bmistake in (?:the|your) question\b",
+        # a verb of being: "I can't impersonate real people" is a refusal
+        r"\b(?:(?:is|are|was|were)(?: not|n't) |(?:does|do|did)(?: not|n't) (?:(?:appear|seem) to )?(?:be|refer to) )"
+        r"(?:an? |any )?(?:(?!\w+ing\b)\w+ )?(?:recogni[sz]ed|known|real|existing|clearly defined)\b|"
+        r"\bthere(?:'s| is| are)(?: \w+)? no (?:\w+ ){1,2}(?:named|called)\b"
+        r"|\b(?:not|\w+n't) familiar with\b(?! any \w+ (?:way|method|means)\b)|\bmistake in (?:the|your) question\b",
     ),
     cue(
         "lacks a body",

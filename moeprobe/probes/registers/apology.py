@@ -22,7 +22,7 @@ CUES: tuple[Cue, ...] = (
         6.0,
         r"(?:^\W*|[,;:–—-] )(?:(?:oh|ah|oops|whoops|hmm|so|very|well|and|but|again|okay|ok|yes|no|really|unfortunately)"
         r"\W+){0,3}sorry\b(?! (?:state|sight|excuse|tale|story|lot|figure|mess\b)|['\"])(?! (?:seems?|"
-        r"is|was|means?|isn't|may|might|won't)\b)",
+        r"means?|isn't|may|might|won't)\b| (?:is|was) (?:the|an?|not)\b)",
     ),
     cue(
         "apologises",
@@ -62,7 +62,8 @@ CUES: tuple[Cue, ...] = (
     cue(
         "should not have done it to you",
         5.0,
-        r"\b(?:i|we) (?:shouldn't|should(?: not| never)|ought (?:not|never) to) have\b[^.!?]{1,60}\byour?s?\b",
+        r"\b(?:i|we) (?:shouldn't|should(?: not| never)|ought (?:not|never) to) have\b(?! (?:to|trusted|believed|"
+        r"listened|helped|met)\b)[^.!?]{1,60}\byour?s?\b",
     ),
     cue("feels bad about it", 3.0, r"\bi feel (?:terrible|bad|awful|dreadful) (?:about|for|that)\b"),
     cue("names its flaw", 1.5, rf"\b{_FLAW}\b"),
@@ -70,7 +71,7 @@ CUES: tuple[Cue, ...] = (
     cue(
         "sympathy",
         -9.0,
-        r"\bsorry,? (?:to (?:hear|learn|read|see|know|find out|announce|report)|"
+        r"\bsorry,? (?:to (?:hear|learn|read|see|know|find out|(?:announce|report)(?! that (?:i|we)\b))|"
         r"for (?:your|the) (?:\w+ )?(?:loss|losses|pain|grief|"
         r"trouble you|family)|"
         r"(?:that |if |for what )?(?:you(?!r)|she|he|they|your|things|life|this is (?:happening|hard)|this has|"

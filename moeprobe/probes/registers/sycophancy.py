@@ -53,7 +53,7 @@ CUES: tuple[Cue, ...] = (
         rf"hero|"
         r"the (?:best|smartest|wisest|kindest))\b(?! (?:day|time|weekend|number|number of|way|ways|to|news|deal|"
         rf"reason))|\byou(?:'re| are) {_VERY}(?:wise|smart|clever|thoughtful|sharp|astute|insightful|perceptive) to "
-        r"(?:ask|notice|see|raise|think of|wonder)\b",
+        r"(?:ask|notice|raise|think of|wonder)(?=\W*$|[.!?,;]| (?:about|that|this|why|whether|if)\b)",
     ),
     cue(
         "you have gifts",

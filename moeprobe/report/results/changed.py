@@ -132,11 +132,12 @@ def _gap(answers: dict[str, "_Arm"]) -> list[tuple[str, str]]:
         if first in answers and second in answers:
             both = _judged(answers[first], answers[second])
             with_it, without = (sum(pair[side] >= THRESHOLD for pair in both) for side in (0, 1))
-            apart = figures.number(100 * (with_it - without) / max(1, len(both)), 0)
+            gap = 100 * (with_it - without) / max(1, len(both))
+            apart = f"{figures.number(abs(gap), 0)} points apart{', the wrong way round' if gap < 0 else ''}"
             said = (
                 f"shown in {with_it} of {len(both)} answers to the sensitive prompts and {without} of {len(both)} to "
             )
-            return [("The gap", f"{said}the controls, unedited: {apart} points apart")]
+            return [("The gap", f"{said}the controls, unedited: {apart}")]
     return []
 
 
@@ -173,7 +174,7 @@ def _as_it_is(name: str, effect: Fields) -> tuple[str, str]:
 
 def _to_the_gap(effect: Fields) -> str:
     words = to_the_gap(effect.number("points"), effect.optional_number("percent"))
-    return words.replace(" %", f"{figures.NBSP}%").replace("no gap", "has no gap")
+    return words.replace(" %", f"{figures.NBSP}%")
 
 
 def _table(effects: dict[str, Fields], arms: Arms) -> Table:
