@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.completing import complete_probe
-from moeprobe.cli.options import force_option, json_option
+from moeprobe.cli.options import force_option, json_option, probe_option
 from moeprobe.cli.terminal import command_line, printable, table
 from moeprobe.files import check_output
 
@@ -22,14 +21,7 @@ _SHOWN = 8
 @click.command(short_help="Which experts two runs of the same prompts use otherwise.")
 @click.argument("first", metavar="RUN_A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="RUN_B", type=click.Path(path_type=Path))
-@click.option(
-    "--probe",
-    "probes",
-    multiple=True,
-    metavar="NAME|PATH",
-    shell_complete=complete_probe,
-    help="Ask which experts keep, lose or gain this register.",
-)
+@probe_option("probes", multiple=True, help="Ask which experts keep, lose or gain this register.")
 @click.option("--by", metavar="FIELD", help="The same for the prompts' label, or metadata.KEY, instead of a probe.")
 @click.option(
     "--labels-a", type=click.Path(path_type=Path), metavar="FILE",

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.completing import complete_probe
-from moeprobe.cli.options import force_option, json_option
+from moeprobe.cli.options import force_option, json_option, probe_option
 from moeprobe.cli.terminal import command_line, printable, table
 from moeprobe.errors import MoeprobeError
 from moeprobe.files import check_output
@@ -37,14 +36,7 @@ def _number(_: click.Context, parameter: click.Parameter, value: str) -> int | N
 
 @click.command(short_help="Which experts go with a probe's register, or with a label.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--probe",
-    "probes",
-    multiple=True,
-    metavar="NAME|PATH",
-    shell_complete=complete_probe,
-    help="Register to ask about; may be repeated.",
-)
+@probe_option("probes", multiple=True, help="Register to ask about; may be repeated.")
 @click.option("--by", metavar="FIELD", help="Compare by the prompts' label, or by metadata.KEY, instead of a probe.")
 @click.option(
     "--labels", "label_file", type=click.Path(path_type=Path), metavar="FILE",

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from moeprobe.cli.completing import complete_probe
+
 Command = Callable[..., Any]
 
 
@@ -25,6 +27,11 @@ def model_options(function: Command) -> Command:
     ):
         function = option(function)
     return function
+
+
+def probe_option(*declarations: str, **more: Any) -> Callable[[Command], Command]:
+    """--probe, for which the shell is offered names; `declarations` and `more` are those of `click.option`."""
+    return click.option("--probe", *declarations, metavar="NAME|PATH", shell_complete=complete_probe, **more)
 
 
 def force_option(function: Command) -> Command:

@@ -108,11 +108,11 @@ class Asked:
         for code, words in ((POSITIVE, groups.positive), (NEGATIVE, groups.negative)):
             if not ((member == code) & (lengths > 0)).any():
                 return None, f"no generation there with {self.segment} tokens is of the group {words}."
-        names: Json = {"probe": self.probe}
+        names: Json = {"probe": self.probe, "by": self.by}
         if self.probe is None:
-            names = {"positive": groups.grouping["positive"], "negative": self.negative}
-            own = {"by": self.by} if self.labels is None else {"labels": self.labels[number]}
-            names |= own if self.labels is None else {**own, "name": groups.grouping["name"]}
+            names |= {"positive": groups.grouping["positive"], "negative": self.negative}
+        if self.labels is not None:
+            names |= {"labels": self.labels[number], "name": groups.grouping["name"]}
         options: Json = {"only": self.only, "segment": self.segment, "alpha": self.alpha}
         return correlate(run, **names, **options, text=False, draws=0, design="groups"), None
 

@@ -15,17 +15,6 @@ Json = dict[str, Any]
 Array = NDArray[np.float64]
 
 
-def auc_interval(value: float, ones: int, zeros: int) -> tuple[float, float]:
-    """95 % interval of an AUC by inverting a score test: `probes.auc.newcombe`.
-
-    Args:
-        value: the AUC.
-        ones, zeros: units on either side, at least one each.
-    """
-    found = newcombe(value, ones, zeros)
-    return float(found.low or 0.0), float(1.0 if found.high is None else found.high)
-
-
 def sort_by_length(one: Array, zero: Array, *, paired: bool) -> Json:
     """How well the length before matching tells the sides apart: an entry of `confounds.sorting`.
 
@@ -43,7 +32,7 @@ def sort_by_length(one: Array, zero: Array, *, paired: bool) -> Json:
         entry["how"] += ", each unit against its partner"
     else:
         value = float(auc(one[:, None], zero[:, None])[0])
-        low, high = auc_interval(value, one.size, zero.size)
+        low, high = newcombe(value, one.size, zero.size)
     return entry | {"auc": round(value, 4), "ci": [round(low, 4), round(high, 4)]}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moeprobe.correlate.evidence_sorting import auc_interval
+from moeprobe.probes.auc import newcombe
 
 Json = dict[str, Any]
 Array = NDArray[np.float64]
@@ -140,7 +140,7 @@ def sort_by_words(prompts: Sequence[Prompt], seed: int) -> Json:
         pairs += one.size * zero.size
     if not pairs:
         return entry | {"reason": "no fold holds prompts of both sides"}
-    low, high = auc_interval(higher / pairs, sizes[0], sizes[1])
+    low, high = newcombe(higher / pairs, sizes[0], sizes[1])
     return entry | {"auc": round(higher / pairs, 4), "ci": [round(low, 4), round(high, 4)]}
 
 

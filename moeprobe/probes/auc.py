@@ -43,7 +43,7 @@ def area(scores: Sequence[float], labels: Sequence[int], clusters: Sequence[int]
         if error > _NONE:
             return _logit(value, error)
     left = [shrinkage([1.0] * kind.size, cluster[label == side].tolist()) for side, kind in ((1, one), (0, zero))]
-    return newcombe(value, one.size * left[0], zero.size * left[1])
+    return Rate(value, *newcombe(value, one.size * left[0], zero.size * left[1]))
 
 
 def _placements(own: Floats, others: Floats) -> Floats:
@@ -74,8 +74,13 @@ def _logit(value: float, half: float) -> Rate:
     return Rate(value, low, high)
 
 
-def newcombe(value: float, positives: float, negatives: float) -> Rate:
-    """The thetas with (value - theta)^2 <= 1.96^2 V(theta); `positives` and `negatives` may be effective numbers."""
+def newcombe(value: float, positives: float, negatives: float) -> tuple[float, float]:
+    """95 % interval of an AUC: the thetas with (value - theta)^2 <= 1.96^2 V(theta) (method 5; see `area`).
+
+    Args:
+        value: the AUC.
+        positives, negatives: units on either side, above 0; they may be effective numbers.
+    """
     from scipy.optimize import brentq
 
     size = (positives + negatives) / 2 - 1
@@ -86,4 +91,4 @@ def newcombe(value: float, positives: float, negatives: float) -> Rate:
 
     low = 0.0 if value < _NONE else float(brentq(beyond, 0.0, value if value < 1 - _NONE else 1 - 1e-9))
     high = 1.0 if value > 1 - _NONE else float(brentq(beyond, max(value, 1e-9), 1.0))
-    return Rate(value, low, high)
+    return low, high

@@ -1,6 +1,5 @@
 """Labels given to measure a probe by: what may be said of it depends on how their texts were chosen."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,15 +8,13 @@ from moeprobe.errors import ProbeError
 from moeprobe.fields import Fields, json_lines
 from moeprobe.probes.composing import ComposedProbe
 from moeprobe.probes.contract import CheckedProbe
+from moeprobe.probes.expressions import leaves_of, parse
 from moeprobe.probes.labels import labelled
 from moeprobe.probes.outputs import OutputProbe
 from moeprobe.probes.probe import Example
 from moeprobe.probes.quality import Quality, Trial
 from moeprobe.probes.rates import NOTHING
 from moeprobe.probes.trained.folds import example_groups
-
-# Words of an expression that name no probe.
-_GRAMMAR = frozenset({"and", "or", "not", "within", "thinking", "answer"})
 
 
 @dataclass(frozen=True)
@@ -130,10 +127,12 @@ def _shares_a_part(judge: CheckedProbe, drew: Sequence[str]) -> bool:
     return any(own & _bases(name) for name in drew if name != judge.name)
 
 
-def _bases(expression: str) -> set[str]:
-    """``refusal.safe-redirection and not mine`` is made of ``refusal`` and ``mine``."""
-    names = re.findall(r"[^\W\d][\w-]*(?:\.[\w-]+)?", re.sub(r"\([^()]*=[^()]*\)", "", expression))
-    return {name.split(".")[0] for name in names} - _GRAMMAR
+def _bases(name: str) -> set[str]:
+    """A probe named ``refusal.safe-redirection and not mine(least=3)`` is made of ``refusal`` and ``mine``."""
+    try:
+        return {leaf.split(".")[0] for leaf in leaves_of(parse(name))}
+    except ProbeError:  # the name of a probe that was never written as an expression
+        return {name}
 
 
 def _made_of(judge: CheckedProbe) -> Iterator[CheckedProbe]:

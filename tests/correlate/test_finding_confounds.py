@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from moeprobe.correlate.evidence_sorting import auc_interval, sort_by_length, sort_by_position
+from moeprobe.correlate.evidence_sorting import sort_by_length, sort_by_position
 from moeprobe.correlate.evidence_topics import Prompt, dirichlet_z, sort_by_words, topics, words_of
+from moeprobe.probes.auc import newcombe
 from moeprobe.stats.simulation import World, simulate
 from tests.correlate.asking import Capitals, answers_of, ask, changed
 
@@ -100,7 +101,7 @@ def test_cross_validation_does_not_look_at_what_it_judges():
 def test_interval_of_an_auc():
     """The ends solve |A - theta| = z sqrt(V(theta)) with the variance of Hanley and McNeil."""
     for value, ones, zeros in ((0.7, 20, 30), (0.95, 12, 12), (1.0, 10, 14), (0.0, 10, 14), (0.5, 8, 50)):
-        low, high = auc_interval(value, ones, zeros)
+        low, high = newcombe(value, ones, zeros)
         assert 0 <= low <= value <= high <= 1
         for end in (low, high):
             if 0 < end < 1:
@@ -108,7 +109,7 @@ def test_interval_of_an_auc():
                 mean = (ones + zeros) / 2 - 1  # both sides' n - 1 replaced by their mean, as Newcombe's method 5 does
                 spread = end * (1 - end) + mean * (q1 - end**2) + mean * (q2 - end**2)
                 assert abs(value - end) == pytest.approx(1.959964 * np.sqrt(spread / (ones * zeros)), rel=1e-5)
-    assert auc_interval(1.0, 10, 14)[0] < 0.95
+    assert newcombe(1.0, 10, 14)[0] < 0.95
 
 
 def test_length_alone():

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.completing import complete_probe
 from moeprobe.cli.interchange.result import finish
-from moeprobe.cli.options import Command, force_option, json_option, model_options
+from moeprobe.cli.options import Command, force_option, json_option, model_options, probe_option
 from moeprobe.cli.terminal import printable, progress_bar, quiet_libraries, table
 from moeprobe.files import check_output
 
@@ -22,9 +21,7 @@ def _options(function: Command) -> Command:
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn."),
         click.option("--max-new-tokens", type=click.IntRange(1), default=48, show_default=True, help="Per answer."),
         click.option("--limit", type=click.IntRange(2), metavar="N", help="Only the first N pairs."),
-        click.option(
-            "--probe", required=True, metavar="NAME|PATH", shell_complete=complete_probe, help="Judges each answer."
-        ),
+        probe_option(required=True, help="Judges each answer."),
         click.option("--positive", required=True, metavar="LABEL", help="Label of the sensitive prompts."),
         click.option(
             "--pairs", "pair_file", required=True, type=click.Path(path_type=Path), help="Prompts with pair and label."

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moeprobe.cli.completing import complete_probe
-from moeprobe.cli.options import Command
+from moeprobe.cli.options import Command, probe_option
 
 if TYPE_CHECKING:
     from moeprobe.interchange import Alignment, Lab, Metric
@@ -25,12 +24,7 @@ def source_options(function: Command) -> Command:
             metavar="FILE",
             help="The labels that FINDINGS were asked with.",
         ),
-        click.option(
-            "--probe",
-            metavar="NAME|PATH",
-            shell_complete=complete_probe,
-            help="Which question of FINDINGS; your own probe by its path.",
-        ),
+        probe_option(help="Which question of FINDINGS; your own probe by its path."),
         click.option("--positive", metavar="LABEL", help="With --pairs of labelled prompts: the sensitive label."),
         click.option(
             "--pairs",

@@ -30,6 +30,7 @@ _SIGNS = (
     "prompts closes the gap, and so does a rise after controls."
 )
 Arms = Mapping[str, tuple[str, str]]
+Answers = Mapping[str, "_Arm"]
 TEXTS = ("necessity", "sufficiency", "knockout", "rescue")
 PAIRS = 40
 
@@ -40,7 +41,8 @@ def behaviour_part(fields: Fields) -> Part:
     Raises:
         FindingsError: a field is missing, or a count does not follow from the scores.
     """
-    return _changed(fields, _SWAPS, f"What is written when {fields.text('sites')} is swapped at every step", [], [])
+    title = f"What is written when {fields.text('sites')} is swapped at every step"
+    return _changed(fields, _answers(fields), _SWAPS, title, [], [])
 
 
 def rescue_part(fields: Fields) -> Part:
@@ -49,18 +51,19 @@ def rescue_part(fields: Fields) -> Part:
     Raises:
         FindingsError: as `behaviour_part`.
     """
-    beyond = [
-        f"Beyond {name.replace('_', ' ')}: {_beyond(one)}." for name, one in _effects(fields, "beyond", _RESCUE).items()
-    ]
+    answers = _answers(fields)
+    effects = _effects(fields, "beyond", _RESCUE, answers)
+    beyond = [f"Beyond {name.replace('_', ' ')}: {_beyond(one)}." for name, one in effects.items()]
     site = fields.optional_text("random_sites") or "none: nothing else runs and writes"
     title = f"What is written when {fields.text('sites')} is put into other runs"
-    return _changed(fields, _RESCUE, title, beyond, [("Random site", site)])
+    return _changed(fields, answers, _RESCUE, title, beyond, [("Random site", site)])
 
 
-def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: list[tuple[str, str]]) -> Part:
+def _changed(
+    fields: Fields, answers: Answers, arms: Arms, title: str, more: list[str], facts: list[tuple[str, str]]
+) -> Part:
     names, probe = check_texts(fields, "pairs"), fields.text("probe")
-    effects = _effects(fields, "effects", arms)
-    answers = _answers(fields)
+    effects = _effects(fields, "effects", arms, answers)
     return Part(
         title=title,
         model=str(fields.section("model").get("id", "a model")),
@@ -75,7 +78,7 @@ def _changed(fields: Fields, arms: Arms, title: str, more: list[str], facts: lis
     )
 
 
-def _answers(fields: Fields) -> dict[str, "_Arm"]:
+def _answers(fields: Fields) -> Answers:
     pairs = len(check_texts(fields, "pairs"))
     return {
         name: _Arm(Fields(one, f"{fields.where}, answers, {name}", FindingsError), pairs)
@@ -83,9 +86,9 @@ def _answers(fields: Fields) -> dict[str, "_Arm"]:
     }
 
 
-def _effects(fields: Fields, key: str, arms: Arms) -> dict[str, Fields]:
+def _effects(fields: Fields, key: str, arms: Arms, answers: Answers) -> dict[str, Fields]:
     """The effects of `key`, held against the answers: each arm against its base, or "rescue" beyond each control."""
-    answers, found = _answers(fields), {}
+    found = {}
     for name, one in fields.section(key).items():
         effect = Fields(one, f"{fields.where}, {key}, {name}", FindingsError)
         if name not in arms:
@@ -111,7 +114,7 @@ class _Arm:
             raise FindingsError(f"{fields.where}: 'scores' must be numbers or null.")
 
 
-def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str) -> None:
+def _check_counts(name: str, effect: Fields, answers: Answers, base: str) -> None:
     """The counts of an arm must follow from the scores that stand beside the texts."""
     if name not in answers or base not in answers:
         raise FindingsError(f"{effect.where}: there are no answers of {name!r} and of {base!r} to compare.")
@@ -126,7 +129,7 @@ def _check_counts(name: str, effect: Fields, answers: dict[str, _Arm], base: str
         raise FindingsError(f"{effect.where}: the points do not follow from the scores.")
 
 
-def _gap(answers: dict[str, "_Arm"]) -> list[tuple[str, str]]:
+def _gap(answers: Answers) -> list[tuple[str, str]]:
     """How far the answers to the two prompts of a pair lie apart, unedited; nothing where they are not there."""
     for first, second in (("sensitive", "control"), ("donor", "recipient")):
         if first in answers and second in answers:
@@ -189,9 +192,7 @@ def _table(effects: dict[str, Fields], arms: Arms) -> Table:
     return Table("How often the behaviour appears.", head, rows)
 
 
-def _texts(
-    names: list[str], answers: dict[str, _Arm], fields: Fields, arms: Arms
-) -> list[tuple[str, list[Comparison]]]:
+def _texts(names: list[str], answers: Answers, fields: Fields, arms: Arms) -> list[tuple[str, list[Comparison]]]:
     prompts = _prompts(fields, len(names))
     shown = [name for name in TEXTS if name in answers and name in arms and arms[name][0] in answers]
     return [
@@ -201,7 +202,7 @@ def _texts(
 
 
 def _compared(
-    arm: str, what: tuple[str, str], place: int, answers: dict[str, _Arm], prompts: list[dict[str, str]]
+    arm: str, what: tuple[str, str], place: int, answers: Answers, prompts: list[dict[str, str]]
 ) -> Comparison:
     base, done = what
     before, after = answers[base].texts[place], answers[arm].texts[place]
